@@ -1,0 +1,335 @@
+"""Everything physical the agent touches, as protocols. Adapters implement them.
+
+One contract test per port runs against every implementation, the simulated ones
+included. Methods raise errors of ``core.errors`` only; adapters translate the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Flag, auto
+from typing import TYPE_CHECKING, Protocol
+
+from sealift.core.types import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from sealift.core.types import Instruction
+
+
+# ── clock ────────────────────────────────────────────────────────────────────────────
+class Clock(Protocol):
+    """Time as the device has it; nothing below the composition root reads another."""
+
+    def now(self) -> datetime:
+        """The system clock, UTC, believed by nobody (see ``agent.trust``)."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never run back within one boot."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+    def boot_id(self) -> str:
+        """A text that is another one after every start of the machine."""
+        ...
+
+
+# ── storage ──────────────────────────────────────────────────────────────────────────
+class Storage(Protocol):
+    """Small durable records under flat names (``[a-z0-9._%-]``, no ``/``)."""
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a record, ``None`` if there is none."""
+        ...
+
+    def commit(self, changes: Mapping[str, bytes | None]) -> None:
+        """Write and delete (``None``) several records in one atomic, durable step.
+
+        Records that would not change are not written. After a power cut either all
+        changes hold or none does.
+
+        Raises:
+            SpaceError: no room; nothing changed.
+            StateError: the store cannot be written; nothing changed.
+        """
+        ...
+
+    def names(self, prefix: str = "") -> Sequence[str]:
+        """The names in use that begin with ``prefix``, sorted."""
+        ...
+
+
+# ── boot control ─────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class BootState:
+    """What the loader says of itself, for reports and ``doctor``."""
+
+    loader: str
+    slots: Mapping[Slot, str]
+    """Per slot: ``empty``, ``writing``, ``trial(n)``, ``good``, ``bad``."""
+    counts_attempts: bool
+    remarks: Sequence[str] = ()
+
+
+class BootControl(Protocol):
+    """Five questions to a boot loader; guarantees B1…B10 of the device rules hold."""
+
+    def current(self) -> Slot:
+        """The slot whose root is mounted now; never asked of the loader."""
+        ...
+
+    def next(self) -> Slot:
+        """The slot the loader would start next."""
+        ...
+
+    def set_next(self, slot: Slot, tries: int) -> None:
+        """From now on ``slot`` is on trial; with ``home`` as argument this disarms."""
+        ...
+
+    def mark_good(self) -> None:
+        """The current slot becomes the confirmed one. Durable when it returns."""
+        ...
+
+    def state(self) -> BootState:
+        """What the loader and its store look like."""
+        ...
+
+
+# ── slots ────────────────────────────────────────────────────────────────────────────
+class SlotDevice(Protocol):
+    """One slot opened once: every read and write goes through the same descriptor."""
+
+    @property
+    def size(self) -> int:
+        """Bytes the slot can hold."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes at ``offset`` (fewer only at the end of the slot)."""
+        ...
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write all of ``data`` at ``offset``.
+
+        Raises:
+            SlotError: the write failed. SpaceError: it would pass the end of the slot.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Return when everything written is durable (``fdatasync``)."""
+        ...
+
+    def drop_cache(self) -> None:
+        """Ask that the next reads come from the medium, not from the page cache."""
+        ...
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        ...
+
+
+class Slots(Protocol):
+    """The two slots of one component, by the device's own configuration only (D-08)."""
+
+    def open(self, slot: Slot, *, writable: bool) -> SlotDevice:
+        """Open one slot.
+
+        Raises:
+            SlotError: it is missing, of a wrong kind, or not ours to write.
+        """
+        ...
+
+
+# ── installer ────────────────────────────────────────────────────────────────────────
+class Feature(Flag):
+    """What an installer can do beyond the five verbs."""
+
+    NONE = 0
+    RESUME = auto()
+    """It can write at an offset and read back, so an interrupted stage goes on."""
+    DELTA = auto()
+    """It can read the base image."""
+    ROLLBACK = auto()
+    """The old version stays whole until confirm."""
+
+
+
+class Fill(Protocol):
+    """Bring the ordered image into ``into``; ``base`` is the running slot, if readable.
+
+    Made by ``agent.payload``: fetch, open, patch, verify, write, segment by segment.
+    When it returns, every segment was verified and flushed.
+    """
+
+    def __call__(self, into: SlotDevice, base: SlotDevice | None, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Where the component runs now."""
+
+    running: Slot
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """The loader will try the other slot at the next start of this boot's successor."""
+
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The component already runs ``slot`` (the arm was done before a cut)."""
+
+    slot: Slot
+
+
+class Installer(Protocol):
+    """Five verbs for whatever can be updated. Each verb can be repeated after a cut."""
+
+    @property
+    def features(self) -> Feature:
+        """What it can do beyond the five verbs."""
+        ...
+
+    def stage(self, order: Instruction, slot: Slot, fill: Fill) -> None:
+        """Have the ordered image, verified and re-read (W8), in ``slot``.
+
+        Raises:
+            SpaceError: the image is larger than the slot; nothing was erased (D-09).
+            SlotError: ``slot`` runs now, or what was read back is not what was written.
+            PayloadError, TransportError: from ``fill``.
+        """
+        ...
+
+    def arm(self, order: Instruction, slot: Slot) -> Armed | Running:
+        """Tell the loader to try ``slot`` next, after one more look at its bytes (D-01).
+
+        Raises:
+            SlotError: the slot no longer holds the image. BootError: the loader refused.
+        """
+        ...
+
+    def probe(self) -> Probe:
+        """Ask which slot is running."""
+        ...
+
+    def confirm(self, order: Instruction, slot: Slot) -> None:
+        """Mark ``slot`` good, from inside itself.
+
+        Raises:
+            BootError: another slot is running, or the loader refused.
+        """
+        ...
+
+    def revert(self, home: Slot) -> bool:
+        """Disarm; ``True`` when ``home`` already runs, ``False`` if a restart is needed."""
+        ...
+
+
+# ── transport ────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A small answer, read whole. ``status`` is 200, 304 or 404 (403 counts as 404)."""
+
+    status: int
+    body: bytes = b""
+    etag: str | None = None
+    poll_seconds: int | None = None
+    """The interval the server asks for, in seconds; ``None`` if it said nothing."""
+
+
+class Transport(Protocol):
+    """The way to the server. ``path`` is relative to the configured base URL, e.g.
+    ``director/metadata/timestamp.json``; names in it are percent-encoded already."""
+
+    def get(self, path: str, *, limit: int, etag: str | None = None) -> Answer:
+        """Fetch a small file whole.
+
+        Raises:
+            LimitError: more than ``limit`` bytes. FailedTransferError,
+            SlowTransferError, AuthRequiredError, RevokedError: as named.
+        """
+        ...
+
+    def stream(self, path: str, *, start: int, stop: int, length: int) -> Iterator[bytes]:
+        """Bytes ``[start, stop)`` of a file of ``length`` bytes, in pieces ≤ 64 KiB.
+
+        Yields exactly ``stop - start`` bytes or raises. Closing the iterator early drops
+        the connection. A server that answers 200 to the range is read from zero, and the
+        bytes before ``start`` are dropped, counted and bounded.
+
+        Raises:
+            FailedTransferError, SlowTransferError: as named. NotFoundError: 404, 410.
+            LengthError: the server tells another total length than ``length``.
+        """
+        ...
+
+    def put(self, path: str, body: bytes, *, limit: int) -> bytes:
+        """POST ``body``; the answer, at most ``limit`` bytes.
+
+        Raises:
+            RequestError: the server refuses the content (the code is the server's).
+            TransportError: try again later.
+        """
+        ...
+
+
+# ── keys, health, hints ──────────────────────────────────────────────────────────────
+class DeviceKey(Protocol):
+    """The key that signs this device's reports."""
+
+    @property
+    def key_id(self) -> str:
+        """Lower hex SHA-256 of the canonical public key object."""
+        ...
+
+    def public(self) -> Mapping[str, object]:
+        """The public key as a TUF key object."""
+        ...
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign ``data``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What one health check said; ``detail`` is data, capped at 1000 characters."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+class Health(Protocol):
+    """The checks that earn a confirm."""
+
+    def check(self, order: Instruction) -> Sequence[CheckResult]:
+        """Run every check within its deadline; a hang counts as a failure."""
+        ...
+
+
+class Hints(Protocol):
+    """Somebody may wake us before the interval is over; nothing more is believed."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; ``True`` if a hint came."""
+        ...
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a long step is; the face prints it, nobody decides by it."""
+
+    report: Callable[[str, int, int], None] = field(default=lambda *_: None)
+    """``report(step, done, total)``, both in bytes."""

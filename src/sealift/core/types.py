@@ -1,0 +1,233 @@
+"""Values both ends share: what a release holds and what a device is ordered to run.
+
+Frozen dataclasses without behaviour beyond their JSON form. How metadata is parsed is
+in ``metadata``, how it is believed in ``trust`` and ``uptane``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from sealift.core.errors import MalformedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SEGMENT_SIZE = 1 << 20
+"""Bytes of one payload segment as writers make it (payload format, section 3)."""
+
+
+class Slot(StrEnum):
+    """One of the two places a component can live."""
+
+    A = "a"
+    B = "b"
+
+    @property
+    def other(self) -> Slot:
+        """The slot that is not this one."""
+        return Slot.B if self is Slot.A else Slot.A
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One image as the vendor's offline keys describe it (Image Targets entry).
+
+    ``name`` is the TUF target path. ``length`` and ``sha256`` are those of the plain
+    image, never of the container it travels in. ``segment_root`` is the RFC 9162 tree
+    hash over the SHA-256 digests of its segments, ``segment_size`` bytes each.
+    ``release_counter`` never goes down on a device once a release with it is confirmed.
+    """
+
+    name: str
+    length: int
+    sha256: bytes
+    sha512: bytes | None
+    segment_size: int
+    segment_root: bytes
+    hardware_ids: tuple[str, ...]
+    release_counter: int
+    version: str
+
+    def to_json(self) -> dict[str, object]:
+        """The artifact as JSON values, digests in lower-case hex."""
+        return {
+            "name": self.name,
+            "length": self.length,
+            "sha256": self.sha256.hex(),
+            "sha512": self.sha512.hex() if self.sha512 is not None else None,
+            "segment_size": self.segment_size,
+            "segment_root": self.segment_root.hex(),
+            "hardware_ids": list(self.hardware_ids),
+            "release_counter": self.release_counter,
+            "version": self.version,
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, object]) -> Artifact:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            MalformedError: a member is missing or of a wrong type.
+        """
+        ids = found.get("hardware_ids")
+        if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
+            raise MalformedError("artifact: hardware_ids is not a list of texts")
+        return cls(
+            name=_text(found, "name"),
+            length=_count(found, "length"),
+            sha256=_digest(found, "sha256", 32),
+            sha512=(
+                None
+                if found.get("sha512") is None
+                else _digest(found, "sha512", 64)
+            ),
+            segment_size=_count(found, "segment_size"),
+            segment_root=_digest(found, "segment_root", 32),
+            hardware_ids=tuple(str(i) for i in ids),
+            release_counter=_count(found, "release_counter"),
+            version=_text(found, "version"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A payload file that can become an artifact: where it lies and how it is bounded.
+
+    Facts from Director metadata (online keys), so a hostile server may choose them; they
+    bound the transfer and never vouch for the result. ``base_sha256`` is ``None`` for a
+    full container, else the digest of the image a delta starts from.
+    """
+
+    name: str
+    length: int
+    sha256: bytes
+    head_length: int
+    head_sha256: bytes
+    base_length: int = 0
+    base_sha256: bytes | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The container as JSON values; the base only for a delta."""
+        found: dict[str, object] = {
+            "name": self.name,
+            "length": self.length,
+            "sha256": self.sha256.hex(),
+            "head_length": self.head_length,
+            "head_sha256": self.head_sha256.hex(),
+        }
+        if self.base_sha256 is not None:
+            found["base_length"] = self.base_length
+            found["base_sha256"] = self.base_sha256.hex()
+        return found
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, object]) -> Container:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            MalformedError: a member is missing or of a wrong type.
+        """
+        delta = "base_sha256" in found
+        return cls(
+            name=_text(found, "name"),
+            length=_count(found, "length"),
+            sha256=_digest(found, "sha256", 32),
+            head_length=_count(found, "head_length"),
+            head_sha256=_digest(found, "head_sha256", 32),
+            base_length=_count(found, "base_length") if delta else 0,
+            base_sha256=_digest(found, "base_sha256", 32) if delta else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One authorised install: the durable record everything after it leans on.
+
+    Made only by ``core.uptane`` from verified metadata of both repositories.
+    ``targets_sha256`` is the digest of the Director Targets file that ordered it and
+    ``director_version`` its version. ``bytes_max`` caps the body bytes of the transfer.
+    ``deployment`` is the server's own label, carried back in the report, never trusted.
+    """
+
+    ecu_id: str
+    hardware_id: str
+    artifact: Artifact
+    full: Container
+    delta: Container | None
+    bytes_max: int | None
+    director_version: int
+    targets_sha256: bytes
+    deployment: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The instruction as JSON values, for the journal."""
+        return {
+            "ecu_id": self.ecu_id,
+            "hardware_id": self.hardware_id,
+            "artifact": self.artifact.to_json(),
+            "full": self.full.to_json(),
+            "delta": self.delta.to_json() if self.delta is not None else None,
+            "bytes_max": self.bytes_max,
+            "director_version": self.director_version,
+            "targets_sha256": self.targets_sha256.hex(),
+            "deployment": self.deployment,
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, object]) -> Instruction:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            MalformedError: a member is missing or of a wrong type.
+        """
+        delta, limit, label = (
+            found.get("delta"),
+            found.get("bytes_max"),
+            found.get("deployment"),
+        )
+        return cls(
+            ecu_id=_text(found, "ecu_id"),
+            hardware_id=_text(found, "hardware_id"),
+            artifact=Artifact.from_json(_object(found, "artifact")),
+            full=Container.from_json(_object(found, "full")),
+            delta=None if delta is None else Container.from_json(_object(found, "delta")),
+            bytes_max=None if limit is None else _count(found, "bytes_max"),
+            director_version=_count(found, "director_version"),
+            targets_sha256=_digest(found, "targets_sha256", 32),
+            deployment=None if label is None else _text(found, "deployment"),
+        )
+
+
+def _text(found: Mapping[str, object], name: str) -> str:
+    value = found.get(name)
+    if not isinstance(value, str):
+        raise MalformedError(f"{name} is not a text", member=name)
+    return value
+
+
+def _count(found: Mapping[str, object], name: str) -> int:
+    value = found.get(name)
+    if type(value) is not int or value < 0:
+        raise MalformedError(f"{name} is not a count", member=name)
+    return value
+
+
+def _digest(found: Mapping[str, object], name: str, size: int) -> bytes:
+    value = found.get(name)
+    if (
+        not isinstance(value, str)
+        or len(value) != 2 * size
+        or not set(value) <= set("0123456789abcdef")
+    ):
+        raise MalformedError(f"{name} is not {size} bytes in lower hex", member=name)
+    return bytes.fromhex(value)
+
+
+def _object(found: Mapping[str, object], name: str) -> Mapping[str, object]:
+    value = found.get(name)
+    if not isinstance(value, dict):
+        raise MalformedError(f"{name} is not an object", member=name)
+    return value
