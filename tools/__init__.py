@@ -1,0 +1,1 @@
+"""Programs for working on Sealift itself; not part of the distribution."""
