@@ -1,0 +1,1 @@
+"""Sealift: secure over-the-air updates for devices nobody can reach."""

@@ -1,0 +1,1 @@
+"""What runs on the device: core, cryptography and the standard library."""

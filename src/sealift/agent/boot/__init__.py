@@ -1,0 +1,1 @@
+"""Boot controls, one file for each boot loader."""

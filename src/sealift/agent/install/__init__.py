@@ -1,0 +1,1 @@
+"""Installers, one file for each way to install."""

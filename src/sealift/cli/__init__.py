@@ -1,0 +1,1 @@
+"""The sealift program: one module for each group of commands."""

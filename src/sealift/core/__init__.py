@@ -1,0 +1,1 @@
+"""Pure rules: no clock, chance, disk, network or process."""

@@ -1,0 +1,1 @@
+"""Stateless workers over a store and a blob port."""

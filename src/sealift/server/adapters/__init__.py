@@ -1,0 +1,1 @@
+"""Databases, buckets, brokers and authorities, one file each."""

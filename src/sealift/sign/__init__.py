@@ -1,0 +1,1 @@
+"""The vendor's offline desk: holds the keys, opens no socket."""
