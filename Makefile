@@ -1,0 +1,33 @@
+# Everything is installed into .venv in this checkout; nothing here needs root.
+# PYTHON names the python3 to begin with, ARGS goes to the program that is run.
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap demo test lint bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+bootstrap: ## make or refresh .venv
+	@$(PYTHON) -B -m tools.bootstrap
+
+demo: bootstrap ## real images, signed, served, installed, attacked: under 3 minutes
+	@$(BIN)/sealift demo $(ARGS)
+
+test: bootstrap ## every test and gate, as in CI
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: bootstrap ## only the gates: ruff, mypy, import contracts, house rules
+	@$(BIN)/python -m pytest tests/test_house.py $(ARGS)
+
+bench: bootstrap ## every benchmark, beside its peers
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: bootstrap ## resolve anew: uv.lock and requirements.lock
+	@$(BIN)/python -m tools.lock $(ARGS)
+
+clean: ## remove .venv and every cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
