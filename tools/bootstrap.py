@@ -28,6 +28,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin/python"
 STAMP = VENV / "sealift.stamp"
 OLDEST = (3, 11)
+Command = list[str | Path]
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -54,7 +55,7 @@ def up_to_date() -> bool:
     return PYTHON.exists() and STAMP.exists() and STAMP.read_text() == fingerprint()
 
 
-def run(command: list[str | Path], what: str) -> None:
+def run(command: Command, what: str) -> None:
     """Run one step; what it printed is shown only if it fails."""
     environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     environ.pop("PYTHONPATH", None)
@@ -95,18 +96,18 @@ def make_venv() -> None:
     if not wheels:
         raise BootstrapError("Debian's python3-pip-whl holds no pip wheel")
     # A wheel is a zip file, and pip runs from within it to install itself.
-    pip = [PYTHON, wheels[-1] / "pip"]
-    alone: list[str | Path] = ["install", "--no-index", "--no-deps", wheels[-1]]
+    pip: Command = [PYTHON, wheels[-1] / "pip"]
+    alone: Command = ["install", "--no-index", "--no-deps", wheels[-1]]
     run([*pip, *alone], "installing pip into .venv")
 
 
 def has_pip() -> bool:
     """Whether .venv's Python runs and has pip."""
-    asked = [PYTHON, "-c", "import pip"]
+    asked: Command = [PYTHON, "-c", "import pip"]
     return subprocess.run(asked, capture_output=True, check=False).returncode == 0
 
 
-def certificates() -> list[str | Path]:
+def certificates() -> Command:
     """The option that names the authorities, if this machine has none itself."""
     named = any(os.environ.get(name) for name in ("PIP_CERT", "SSL_CERT_FILE"))
     ours = VENV / "pip-debs/usr/share/ca-certificates"
@@ -118,9 +119,26 @@ def certificates() -> list[str | Path]:
     return ["--cert", bundle]
 
 
+def advice(said: str) -> str:
+    """What to do about a pip that failed."""
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return (
+            "This network has a certificate authority of its own: name its file in "
+            "PIP_CERT, or install it on this machine."
+        )
+    if "DO NOT MATCH THE HASHES" in said:
+        return "A file is not what requirements.lock says. Nothing was installed."
+    if "No space left" in said:
+        return "The disk is full: .venv needs about 300 MB."
+    return (
+        "Is there a network, and can pip reach its registry? Behind a mirror, set "
+        "it as for any pip (PIP_INDEX_URL or pip.conf)."
+    )
+
+
 def install() -> None:
     """The locked dependencies, then Sealift itself."""
-    pip: list[str | Path] = [PYTHON, "-m", "pip", "install", *certificates()]
+    pip: Command = [PYTHON, "-m", "pip", "install", *certificates()]
     say("installing the dependencies of requirements.lock, checked by hash")
     try:
         run(
@@ -128,12 +146,9 @@ def install() -> None:
             "pip install",
         )
     except BootstrapError as error:
-        raise BootstrapError(
-            f"{error}\nIs there a network, and can pip reach its registry? Behind a "
-            "mirror, set it as for any pip (PIP_INDEX_URL or pip.conf)."
-        ) from error
+        raise BootstrapError(f"{error}\n{advice(str(error))}") from error
     # hatchling is one of the locked packages: nothing is fetched here.
-    alone: list[str | Path] = ["--no-deps", "--no-build-isolation", "--no-index"]
+    alone: Command = ["--no-deps", "--no-build-isolation", "--no-index"]
     say("installing Sealift, editable")
     run([*pip, *alone, "--editable", ROOT], "pip install --editable .")
 
