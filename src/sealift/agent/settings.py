@@ -1,0 +1,197 @@
+"""Every setting of the agent, declared once: name, form, default, unit, meaning.
+
+``config`` reads a file by this table; the example configuration and the table in
+``docs/agent.md`` are made from it, and a test compares them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+REQUIRED = object()
+"""Default of a setting that has none."""
+
+
+class Path(str):
+    """A file name; made absolute from the directory of the configuration file."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. ``form`` turns a TOML value into ours or raises ``ValueError``."""
+
+    section: str
+    name: str
+    form: Callable[[object], object]
+    default: object
+    example: str
+    doc: str
+    unit: str = ""
+
+
+# ── forms: a TOML value in, ours out, or ValueError with the reason ──────────────────
+def text(value: object) -> str:
+    """A text of 1 to 256 printable characters."""
+    if not isinstance(value, str) or not value.isprintable() or not value:
+        raise ValueError("is not a printable text")
+    if len(value) > 256:
+        raise ValueError("is longer than 256 characters")
+    return value
+
+
+def path(value: object) -> Path:
+    """A file name."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("is not a file name")
+    return Path(value)
+
+
+def url(value: object) -> str:
+    """An ``https`` address with a host and without query or fragment."""
+    found = text(value)
+    if not found.startswith("https://") or not found.removeprefix("https://"):
+        raise ValueError("is not an https:// address")
+    if set(found) & set("?#@ \\"):
+        raise ValueError("has a query, a fragment, a user or a blank")
+    return found.rstrip("/")
+
+
+def number(low: float, high: float) -> Callable[[object], float]:
+    """A number from ``low`` to ``high``, both included."""
+
+    def form(value: object) -> float:
+        if type(value) not in {int, float} or not low <= value <= high:  # type: ignore[operator]
+            raise ValueError(f"is not a number from {low:g} to {high:g}")
+        return float(value)  # type: ignore[arg-type]
+
+    return form
+
+
+def count(low: int, high: int) -> Callable[[object], int]:
+    """A whole number from ``low`` to ``high``, both included."""
+
+    def form(value: object) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"is not a whole number from {low} to {high}")
+        return value
+
+    return form
+
+
+def choice(*names: str) -> Callable[[object], str]:
+    """One of the named texts."""
+
+    def form(value: object) -> str:
+        if value not in names:
+            raise ValueError(f"is not one of: {', '.join(names)}")
+        return str(value)
+
+    return form
+
+
+def argv(value: object) -> tuple[str, ...]:
+    """A program with its arguments, as a list; never a shell line."""
+    if not isinstance(value, list) or not value:
+        raise ValueError('is not a list of texts such as ["/usr/bin/true"]')
+    if not all(isinstance(word, str) and "\0" not in word for word in value):
+        raise ValueError("holds something that is not a text")
+    if not value[0].startswith("/"):
+        raise ValueError("does not begin with the absolute path of a program")
+    return tuple(value)
+
+
+def restart(value: object) -> tuple[str, ...]:
+    """``"exit"``, which is the empty program, or a program with its arguments."""
+    return () if value == "exit" else argv(value)
+
+
+def slots(value: object) -> tuple[Path, Path]:
+    """A table with the files or block devices ``a`` and ``b``."""
+    if not isinstance(value, dict) or set(value) != {"a", "b"}:
+        raise ValueError("is not a table with exactly a and b")
+    a, b = path(value["a"]), path(value["b"])
+    if a == b:
+        raise ValueError("names one place twice")
+    return a, b
+
+
+# ── the table ────────────────────────────────────────────────────────────────────────
+_DAY = 86_400
+_TIB = 1 << 40
+# fmt: off
+SETTINGS = (
+    Setting("device", "id", text, REQUIRED, '"dev-0001"', "name of this device on its server; the certificate carries the same"),
+    Setting("device", "report_key", path, REQUIRED, '"keys/report.pem"', "private key that signs reports, mode 0600"),
+    Setting("server", "url", url, REQUIRED, '"https://updates.example:8443"', "base address of the device listener"),
+    Setting("server", "ca", path, REQUIRED, '"ca.pem"', "the one certificate authority the server must come from"),
+    Setting("server", "certificate", path, REQUIRED, '"device.pem"', "client certificate shown to the server"),
+    Setting("server", "key", path, REQUIRED, '"keys/tls.pem"', "its private key, mode 0600"),
+    Setting("server", "poll_seconds", number(1, _DAY), 900.0, "900", "time between two polls while the server names none", "seconds"),
+    Setting("server", "poll_jitter", number(0, 0.5), 0.1, "0.1", "each wait is longer or shorter by up to this part of it", "fraction"),
+    Setting("trust", "image_root", path, REQUIRED, '"anchors/image.root.json"', "trust anchor: a Root of the Image repository, read-only"),
+    Setting("trust", "director_root", path, REQUIRED, '"anchors/director.root.json"', "trust anchor: a Root of the Director, read-only"),
+    Setting("state", "directory", path, REQUIRED, '"/var/lib/sealift"', "what the agent remembers; made with mode 0700 when missing"),
+    Setting("transfer", "rate_max", count(0, _TIB), 0, "0", "fastest download; 0 is as fast as it goes", "bytes/s"),
+    Setting("transfer", "bytes_max", count(0, _TIB), 0, "0", "most bytes one install may transfer; 0 is no limit of the device's own", "bytes"),
+    Setting("transfer", "minimum_rate", count(64, 1 << 30), 1024, "1024", "slower than this over 60 s ends a transfer (E4)", "bytes/s"),
+    Setting("boot", "kind", choice("file"), "file", '"file"', "the boot loader; `file` is the reference loader store in a directory"),
+    Setting("boot", "store", path, REQUIRED, '"boot"', "directory of the reference loader store"),
+    Setting("boot", "restart", restart, (), '"exit"', 'program that restarts the machine, or `"exit"`: the agent ends with status 75'),
+    Setting("component", "ecu_id", text, REQUIRED, '"dev-0001-main"', "name of the component in Director metadata"),
+    Setting("component", "hardware_id", text, REQUIRED, '"demo-board-r1"', "hardware it runs on; images for other hardware are refused"),
+    Setting("component", "slots", slots, REQUIRED, '{ a = "slot-a.img", b = "slot-b.img" }', "files or block devices of the two slots"),
+    Setting("component", "tries", count(1, 16), 1, "1", "starts the loader grants a new slot"),
+    Setting("component", "trial_seconds", number(1, _DAY), 300.0, "300", "time a new slot has to earn its confirm", "seconds"),
+    Setting("health", "name", text, REQUIRED, '"service"', "name of the check in reports"),
+    Setting("health", "command", argv, REQUIRED, '["/usr/bin/true"]', "program of the check; status 0 is healthy; runs in a clean environment"),
+    Setting("health", "deadline", number(0.1, 3600), 30.0, "30", "time it may take; a hang counts as unhealthy", "seconds"),
+)
+# fmt: on
+
+REPEATED = frozenset({"component", "health"})
+"""Sections written as ``[[name]]``, any number of times."""
+
+
+def sections() -> tuple[str, ...]:
+    """Section names in the order of the table."""
+    return tuple(dict.fromkeys(setting.section for setting in SETTINGS))
+
+
+def of(section: str) -> dict[str, Setting]:
+    """The settings of one section by name."""
+    return {s.name: s for s in SETTINGS if s.section == section}
+
+
+def example() -> str:
+    """A complete configuration file with every setting and its meaning."""
+    return "\n".join(_example_lines()) + "\n"
+
+
+def _example_lines() -> Iterator[str]:
+    for section in sections():
+        yield f"[[{section}]]" if section in REPEATED else f"[{section}]"
+        for setting in of(section).values():
+            need = "required" if setting.default is REQUIRED else "optional"
+            unit = f", {setting.unit}" if setting.unit else ""
+            yield f"# {setting.doc} ({need}{unit})"
+            yield f"{setting.name} = {setting.example}"
+        yield ""
+
+
+def table() -> str:
+    """The same as a Markdown table, for ``docs/agent.md``."""
+    head = "| setting | default | unit | meaning |\n|---|---|---|---|\n"
+    return head + "".join(_row(setting) for setting in SETTINGS)
+
+
+def _row(setting: Setting) -> str:
+    mark = "[[{}]]" if setting.section in REPEATED else "[{}]"
+    name = f"`{mark.format(setting.section)} {setting.name}`"
+    default = "required" if setting.default is REQUIRED else f"`{setting.example}`"
+    return f"| {name} | {default} | {setting.unit} | {setting.doc} |\n"
