@@ -1,12 +1,52 @@
-"""What every test runs under: no network beyond this machine."""
+"""What every test runs under: no network beyond this machine, no skip in CI."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
+from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Machines that run many tests at once are slow for reasons a test cannot know.
+settings.register_profile(
+    "sealift",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.load_profile("sealift")
+
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and in CI nothing is missing: {report.longrepr}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[
+    None, pytest.TestReport, pytest.TestReport
+]:
+    """A laptop may lack something and say so; in CI that is a failure."""
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[
+    None, pytest.CollectReport, pytest.CollectReport
+]:
+    """The same for a module that skips itself whole."""
+    report = yield
+    _refuse_skip(report)
+    return report
 
 
 class OutsideError(RuntimeError):
