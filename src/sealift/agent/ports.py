@@ -65,6 +65,59 @@ class Storage(Protocol):
         ...
 
 
+class Cells(Protocol):
+    """A few small numbered pieces of raw durable memory, for ``agent.record``.
+
+    No promise but this: a write may tear or be lost until ``flush`` returned, and
+    touches no other cell.
+    """
+
+    def read(self, cell: int, limit: int) -> bytes | None:
+        """At most ``limit`` bytes from the start of a cell, ``None`` if never written.
+
+        Raises:
+            StateError: the medium cannot be read.
+        """
+        ...
+
+    def write(self, cell: int, data: bytes) -> None:
+        """Put ``data`` at the start of a cell; what lies behind it may stay.
+
+        Raises:
+            SpaceError: no room. StateError: the medium cannot be written. The cell may
+            be torn in both cases.
+        """
+        ...
+
+    def flush(self, cell: int) -> None:
+        """Return when everything written to the cell is durable.
+
+        Raises:
+            StateError: the medium cannot promise it.
+        """
+        ...
+
+
+class Counter(Protocol):
+    """A hardware counter against rollback: TPM, RPMB, fuses. It never goes down."""
+
+    def value(self) -> int:
+        """The lowest release counter the hardware still accepts.
+
+        Raises:
+            StateError: the counter cannot be read.
+        """
+        ...
+
+    def advance(self, counter: int) -> None:
+        """Raise it to ``counter``; nothing happens if it is there or above.
+
+        Raises:
+            StateError: the counter cannot be raised.
+        """
+        ...
+
+
 # ── boot control ─────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True, slots=True)
 class BootState:
@@ -78,7 +131,11 @@ class BootState:
 
 
 class BootControl(Protocol):
-    """Five questions to a boot loader; guarantees B1…B10 of the device rules hold."""
+    """Six verbs to a boot loader; guarantees B1…B10 of the device rules hold.
+
+    Every verb may be repeated after a cut and then finishes (B2); a verb that would
+    change nothing writes nothing.
+    """
 
     def current(self) -> Slot:
         """The slot whose root is mounted now; never asked of the loader."""
@@ -88,12 +145,30 @@ class BootControl(Protocol):
         """The slot the loader would start next."""
         ...
 
+    def mark_writing(self, slot: Slot) -> None:
+        """No bootable entry points at ``slot`` any more (B9): it may now be written.
+
+        Raises:
+            BootError: ``slot`` runs now, is the confirmed one, or the store is broken.
+        """
+        ...
+
     def set_next(self, slot: Slot, tries: int) -> None:
-        """From now on ``slot`` is on trial; with ``home`` as argument this disarms."""
+        """From now on ``slot`` is on trial; with the confirmed slot this disarms.
+
+        ``tries`` is how many starts it gets; a loader that cannot count gives one.
+
+        Raises:
+            BootError: the loader's store refused; what booted before still boots.
+        """
         ...
 
     def mark_good(self) -> None:
-        """The current slot becomes the confirmed one. Durable when it returns."""
+        """The current slot becomes the confirmed one. Durable when it returns.
+
+        Raises:
+            BootError: the loader's store refused; what booted before still boots.
+        """
         ...
 
     def state(self) -> BootState:
@@ -158,7 +233,6 @@ class Feature(Flag):
     """It can read the base image."""
     ROLLBACK = auto()
     """The old version stays whole until confirm."""
-
 
 
 class Fill(Protocol):
@@ -261,7 +335,9 @@ class Transport(Protocol):
         """
         ...
 
-    def stream(self, path: str, *, start: int, stop: int, length: int) -> Iterator[bytes]:
+    def stream(
+        self, path: str, *, start: int, stop: int, length: int
+    ) -> Iterator[bytes]:
         """Bytes ``[start, stop)`` of a file of ``length`` bytes, in pieces ≤ 64 KiB.
 
         Yields exactly ``stop - start`` bytes or raises. Closing the iterator early drops
