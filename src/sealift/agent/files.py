@@ -33,7 +33,7 @@ def read_guarded(
         TrustAnchorError: owner, mode or kind is wrong. ``absent``: it is missing,
         unreadable or empty. LimitError: it is longer than ``limit`` bytes.
     """
-    _check_directory(os.path.dirname(path) or ".", what)
+    check_directory(os.path.dirname(path) or ".", what)
     descriptor = _open(path, what, absent)
     try:
         check_private(os.fstat(descriptor), path, what, secret=secret)
@@ -78,7 +78,12 @@ def check_private(
         )
 
 
-def _check_directory(path: str, what: str) -> None:
+def check_directory(path: str, what: str) -> None:
+    """Refuse a directory in which others may swap what lies there.
+
+    Raises:
+        TrustAnchorError: foreign owner, or writable by others and not sticky.
+    """
     try:
         facts = os.stat(path)
     except OSError:
