@@ -179,7 +179,7 @@ def pack_full(
     Frames are gathered in ``spool`` (empty, read and write) while the head is not known
     yet, then copied behind it. At most 32 segments are in memory. The same image,
     segment size, preset and version of liblzma give the same bytes, whatever ``apply``
-    is; it may be a process pool's ``map``. ``progress(done, total)`` counts image bytes.
+    is; it may be that of a process pool. ``progress(done, total)`` counts image bytes.
 
     Raises:
         LimitError: the image is empty, larger than 64 GiB, or in too many segments.
