@@ -1,0 +1,234 @@
+"""Entries of Targets files: ``core.types.Artifact`` to JSON and back.
+
+One artifact has the same path, length, hashes and ``must_match`` in both repositories;
+what each repository adds is written here side by side, so that they cannot drift apart.
+
+Image (offline keys): ``custom.payload = {segment_size, segment_root}`` and
+``custom.release = {version, sequence}``. Director (online keys): ``custom.ecus``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tuf.api.metadata import TargetFile
+
+from sealift.core.errors import LimitError, MalformedError, UnsafeNameError
+from sealift.core.types import Artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sealift.core.types import Container
+
+__all__ = [
+    "Listed",
+    "Order",
+    "check_name",
+    "director_entries",
+    "image_entry",
+    "listed",
+    "must_match",
+]
+
+COUNT_MAX = 2**53 - 1
+"""The greatest integer metadata may hold (it must survive every JSON reader)."""
+HARDWARE_IDS_MAX = 64
+TEXT_MAX = 128
+"""Characters of a version, hardware id, ECU id or deployment label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An artifact in Image Targets; ``sequence`` orders a product's releases."""
+
+    artifact: Artifact
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one ECU shall run, and the containers that can bring it there.
+
+    ``bytes_max`` caps the body bytes of the transfer; ``deployment`` is the server's
+    own label and comes back in the device's report.
+    """
+
+    ecu_id: str
+    hardware_id: str
+    artifact: Artifact
+    full: Container
+    delta: Container | None = None
+    bytes_max: int | None = None
+    deployment: str | None = None
+
+
+def image_entry(found: Listed) -> TargetFile:
+    """The Image Targets entry of one artifact.
+
+    Raises:
+        UnsafeNameError, LimitError: it may not be published like this.
+    """
+    artifact = found.artifact
+    check(artifact)
+    if not 0 < found.sequence <= COUNT_MAX:
+        raise LimitError(f"release sequence {found.sequence} is out of range")
+    return _entry(
+        artifact,
+        {
+            "payload": {
+                "segment_size": artifact.segment_size,
+                "segment_root": artifact.segment_root.hex(),
+            },
+            "release": {"version": artifact.version, "sequence": found.sequence},
+        },
+    )
+
+
+def listed(path: str, target: TargetFile) -> Listed:
+    """Read an Image Targets entry.
+
+    Raises:
+        MalformedError: it is not of the form :func:`image_entry` writes.
+    """
+    try:
+        return _listed(path, target)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MalformedError(
+            f"the entry of {path!r} is not one of ours: {error}", path=path
+        ) from error
+
+
+def director_entries(orders: Iterable[Order]) -> dict[str, TargetFile]:
+    """The Director's entries by path; ECUs with the same artifact share one.
+
+    Raises:
+        MalformedError: an ECU id twice (G7), or two artifacts under one name.
+        LimitError, UnsafeNameError: a value no metadata may hold.
+    """
+    artifacts: dict[str, Artifact] = {}
+    ecus: dict[str, dict[str, Any]] = {}
+    for order in sorted(orders, key=lambda order: order.ecu_id):
+        name = order.artifact.name
+        check(order.artifact)
+        if any(order.ecu_id in known for known in ecus.values()):
+            raise MalformedError(f"ECU {order.ecu_id!r} is ordered twice")
+        if artifacts.setdefault(name, order.artifact) != order.artifact:
+            raise MalformedError(f"two different artifacts are called {name!r}")
+        ecus.setdefault(name, {})[order.ecu_id] = _ecu(order)
+    return {
+        name: _entry(artifact, {"ecus": ecus[name]})
+        for name, artifact in artifacts.items()
+    }
+
+
+def must_match(artifact: Artifact) -> dict[str, Any]:
+    """What both repositories must say alike (C8)."""
+    return {
+        "hardware_ids": list(artifact.hardware_ids),
+        "release_counter": artifact.release_counter,
+    }
+
+
+def check(artifact: Artifact) -> None:
+    """Refuse an artifact that no Targets file may list.
+
+    Raises:
+        UnsafeNameError: its name. LimitError: a number or text out of range.
+    """
+    check_name(artifact.name)
+    for what, count in {
+        "length": artifact.length,
+        "segment size": artifact.segment_size,
+    }.items():
+        if not 0 < count <= COUNT_MAX:
+            raise LimitError(f"{artifact.name}: {what} {count} is out of range")
+    if not 0 <= artifact.release_counter <= COUNT_MAX:
+        raise LimitError(f"{artifact.name}: release counter is out of range")
+    if not 0 < len(artifact.hardware_ids) <= HARDWARE_IDS_MAX:
+        raise LimitError(
+            f"{artifact.name}: {len(artifact.hardware_ids)} hardware ids",
+            hint=f"name 1 to {HARDWARE_IDS_MAX}",
+        )
+    for text in (artifact.version, *artifact.hardware_ids):
+        check_text(text)
+
+
+def check_text(text: str) -> None:
+    """Refuse an empty, long or unprintable text (ids, versions, labels).
+
+    Raises:
+        LimitError: it is one of these.
+    """
+    if not 0 < len(text) <= TEXT_MAX or not text.isprintable():
+        raise LimitError(
+            f"{text[:TEXT_MAX]!r} is not a usable id or version",
+            hint=f"1 to {TEXT_MAX} printable characters",
+        )
+
+
+def check_name(name: str) -> None:
+    """Refuse a target path no device would take: ``PRODUCT/COMPONENT-VERSION.img``.
+
+    Raises:
+        UnsafeNameError: with what is wrong about it.
+    """
+    parts = name.split("/")
+    if (
+        not 0 < len(name.encode("utf-8", "replace")) <= 1024
+        or len(parts) > 32
+        or not name.isprintable()
+        or any(not part or part in {".", ".."} for part in parts)
+        or any(len(part.encode("utf-8", "replace")) > 160 for part in parts)
+        or set(name) & set("\\[]*?%#")
+    ):
+        raise UnsafeNameError(
+            f"{name!r} cannot be the name of an artifact",
+            hint="letters, digits, . _ - and / between parts; no empty, . or .. part",
+        )
+
+
+def _entry(artifact: Artifact, more: Mapping[str, Any]) -> TargetFile:
+    hashes = {"sha256": artifact.sha256.hex()}
+    if artifact.sha512 is not None:
+        hashes["sha512"] = artifact.sha512.hex()
+    custom = {"must_match": must_match(artifact), **more}
+    return TargetFile(artifact.length, hashes, artifact.name, {"custom": custom})
+
+
+def _ecu(order: Order) -> dict[str, Any]:
+    for text in (order.ecu_id, order.hardware_id, order.deployment or "-"):
+        check_text(text)
+    payload: dict[str, Any] = {"full": order.full.to_json()}
+    if order.delta is not None:
+        payload["delta"] = order.delta.to_json()
+    found: dict[str, Any] = {"hardware_id": order.hardware_id, "payload": payload}
+    if order.bytes_max is not None:
+        found["bytes_max"] = order.bytes_max
+    if order.deployment is not None:
+        found["deployment"] = order.deployment
+    return found
+
+
+def _listed(path: str, target: TargetFile) -> Listed:
+    custom = target.custom
+    match, payload, release = (
+        custom[name] for name in ("must_match", "payload", "release")
+    )
+    artifact = Artifact.from_json(
+        {
+            "name": path,
+            "length": target.length,
+            "sha256": target.hashes["sha256"],
+            "sha512": target.hashes.get("sha512"),
+            "segment_size": payload["segment_size"],
+            "segment_root": payload["segment_root"],
+            "hardware_ids": match["hardware_ids"],
+            "release_counter": match["release_counter"],
+            "version": release["version"],
+        }
+    )
+    if type(release["sequence"]) is not int:
+        raise TypeError("the release sequence is not an integer")
+    return Listed(artifact, release["sequence"])
