@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from sealift.core.errors import InvalidConfigError, LimitError, TrustAnchorError
+from sealift.core.errors import LimitError, SealiftError, TrustAnchorError
 
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS_MAY_ANYTHING = stat.S_IRWXG | stat.S_IRWXO
@@ -21,7 +21,7 @@ def read_guarded(
     *,
     limit: int,
     secret: bool = False,
-    absent: type[TrustAnchorError | InvalidConfigError] = TrustAnchorError,
+    absent: type[SealiftError] = TrustAnchorError,
 ) -> bytes:
     """The whole file, if only root and we can have written it (B-14, D-10, D-12).
 
@@ -107,9 +107,7 @@ def _check_owner(facts: os.stat_result, path: str, what: str) -> None:
         )
 
 
-def _open(
-    path: str, what: str, absent: type[TrustAnchorError | InvalidConfigError]
-) -> int:
+def _open(path: str, what: str, absent: type[SealiftError]) -> int:
     # O_NONBLOCK: a fifo in its place must not hang us.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:

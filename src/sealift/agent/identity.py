@@ -1,0 +1,113 @@
+"""Who this device is: its name, its TLS certificate, its report key, its anchors.
+
+Reads and describes; nothing here renews. The TLS key itself is loaded by ``ssl`` from
+its file name, so this module only makes sure that the file may be used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sealift.agent.files import read_guarded
+from sealift.core.errors import (
+    InvalidConfigError,
+    KeyUnreadableError,
+    LimitError,
+    TrustAnchorError,
+)
+
+if TYPE_CHECKING:
+    from sealift.agent.config import Config
+
+_PEM_LIMIT = 64 * 1024
+_ROOT_LIMIT = 262_144  # bytes of a Root (uptane.md section 8)
+_WARN_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """The two Roots this device was born with, byte for byte (B-14)."""
+
+    image: bytes
+    director: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What ``status`` says about the client certificate; times are UTC."""
+
+    subject: str
+    not_before: datetime
+    not_after: datetime
+
+    def remark(self, now: datetime) -> str | None:
+        """A sentence for people if the certificate is not, or not much longer, valid."""
+        left = (self.not_after - now).total_seconds() / 86_400
+        if now < self.not_before:
+            return f"certificate is valid only from {self.not_before:%Y-%m-%d}"
+        if left < 0:
+            return f"certificate expired on {self.not_after:%Y-%m-%d}"
+        if left < _WARN_DAYS:
+            return f"certificate expires in {left:.0f} days"
+        return None
+
+
+def anchors(config: Config) -> Anchors:
+    """Read both trust anchors.
+
+    Raises:
+        TrustAnchorError: one is missing, empty, unreadable, a link, too long, or open
+            to others. There is no update without them, and never "no verification".
+    """
+    return Anchors(_anchor(config.image_root), _anchor(config.director_root))
+
+
+def _anchor(path: str) -> bytes:
+    try:
+        return read_guarded(path, "trust anchor", limit=_ROOT_LIMIT)
+    except LimitError as error:
+        raise TrustAnchorError(str(error), path=path) from error
+
+
+def check_tls_files(config: Config) -> None:
+    """Refuse TLS files that others may change, and a private key they may read.
+
+    Raises:
+        TrustAnchorError: owner or mode (D-10). KeyUnreadableError: the private key is
+        missing. InvalidConfigError: certificate or authority is missing.
+    """
+    server = config.server
+    for path, what in ((server.ca, "CA file"), (server.certificate, "certificate")):
+        read_guarded(path, what, limit=_PEM_LIMIT, absent=InvalidConfigError)
+    read_guarded(
+        server.key, "TLS key", limit=_PEM_LIMIT, secret=True, absent=KeyUnreadableError
+    )
+
+
+def certificate(config: Config) -> Certificate:
+    """The dates and the subject of the client certificate. Loads ``cryptography``.
+
+    Raises:
+        InvalidConfigError: the file is missing or holds no certificate.
+    """
+    from cryptography import x509
+
+    path = config.server.certificate
+    pem = read_guarded(path, "certificate", limit=_PEM_LIMIT, absent=InvalidConfigError)
+    try:
+        found = x509.load_pem_x509_certificate(pem)
+        subject = found.subject.rfc4514_string()
+    except ValueError as error:
+        raise InvalidConfigError(f"{path} holds no certificate", path=path) from error
+    return Certificate(subject, *_validity(found))
+
+
+def _validity(found: object) -> tuple[datetime, datetime]:
+    """Both dates as UTC; ``cryptography`` before 42 has only the naive ones."""
+    dates = []
+    for name in ("not_valid_before", "not_valid_after"):
+        value = getattr(found, name + "_utc", None) or getattr(found, name)
+        dates.append(value.replace(tzinfo=UTC))
+    return dates[0], dates[1]
