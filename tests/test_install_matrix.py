@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tomllib
+import zipfile
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -164,9 +165,10 @@ def test_help_loads_no_package_of_ours_but_cli(flag: str) -> None:
 sys.argv = ["sealift", {flag!r}]
 from sealift.cli.main import main
 try:
-    main()
+    status = main()
 except SystemExit as end:
-    assert not end.code, end.code
+    status = end.code
+assert not status, status
 print()
 print(json.dumps(sorted(ours())))
 """
@@ -179,10 +181,31 @@ def test_the_base_install_names_the_extra_to_install() -> None:
     code = """
 sys.argv = ["sealift", "release", "status"]
 from sealift.cli.main import main
-main()
+sys.exit(main())
 """
     done = _alone("", code)
     said = done.stdout + done.stderr
     assert done.returncode != 0
     assert "Traceback" not in said
     assert "sealift[" in said
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
+    """Two programs, every module, types and licence; no tests, no tools."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel"]
+    subprocess.run(
+        [*build, "-d", str(tmp_path)], cwd=ROOT, check=True, capture_output=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        about = f"sealift-{PROJECT['version']}.dist-info"
+        programs = archive.read(f"{about}/entry_points.txt").decode()
+    modules = {
+        str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*.py")
+    }
+    assert modules <= names
+    assert {name.partition("/")[0] for name in names} == {"sealift", about}
+    assert {"sealift/py.typed", f"{about}/licenses/LICENSE"} <= names
+    for program, target in PROJECT["scripts"].items():
+        assert f"{program} = {target}" in programs
