@@ -1,0 +1,235 @@
+"""Reports that wait for the server: stored before they are sent, sent in order.
+
+A report is opaque bytes here; what it says is made in ``report``. Counter and chain
+(crypto-and-identity.md section 9) are kept beside the queue and change in the same
+commit, so no cut can use a counter twice with different content (M6) or lose a report
+(M12). While the server is away the queue is bounded: the oldest stay, because each is
+a link of the chain the server knows, the newest replaces the one before it and says
+``gap``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sealift.core import canonical
+from sealift.core.errors import (
+    AuditUnavailableError,
+    LimitError,
+    RateLimitedError,
+    ReportReplayError,
+    RequestError,
+    SealiftError,
+    StateError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sealift.agent.ports import Storage, Transport
+
+MOST_REPORTS = 64
+"""Reports that wait at most; the server keeps the hashes of as many."""
+
+REPORT_LIMIT = 64 * 1024
+"""Bytes of one report at most."""
+
+PATH = "director/manifest"
+_STATE = "outbox"
+_ANSWER_LIMIT = 4096
+_STATE_LIMIT = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What the next report must carry to continue the chain."""
+
+    counter: int
+    previous: str | None
+    """Lower hex SHA-256 of the report produced before it; ``None`` for the first."""
+    gap: bool
+    """A report between this and the previous delivered one was given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What one try to empty the queue came to."""
+
+    delivered: int = 0
+    refused: tuple[str, ...] = ()
+    """Codes of reports the server will never take; they were given up."""
+    poll_seconds: int | None = None
+    error: SealiftError | None = None
+    """Why the rest still waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    counter: int = 0
+    previous: str | None = None
+    gap: bool = False
+    waiting: tuple[int, ...] = ()  # counters, oldest first
+    refused: str | None = None
+
+
+class Outbox:
+    """The queue of one device; there is one, whatever the number of components."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def link(self) -> Link:
+        """What the next report must say.
+
+        Raises:
+            StateError: the record of the queue is damaged.
+        """
+        queue = self._queue()
+        full = len(queue.waiting) >= MOST_REPORTS
+        return Link(queue.counter + 1, queue.previous, queue.gap or full)
+
+    def add(
+        self, link: Link, report: bytes, beside: dict[str, bytes | None] | None = None
+    ) -> None:
+        """Store a report made for ``link``, and ``beside`` in the same durable step.
+
+        Raises:
+            StateError: ``link`` is not the next one, or the store cannot be written.
+            LimitError: the report is too long. SpaceError: no room. The counter is not
+            used up by any of them.
+        """
+        queue = self._queue()
+        if link.counter != queue.counter + 1:
+            raise StateError("a report for a counter that was used already")
+        if len(report) > REPORT_LIMIT:
+            raise LimitError(f"report of {len(report)} bytes, {REPORT_LIMIT} allowed")
+        kept = queue.waiting[: MOST_REPORTS - 1]
+        given_up: dict[str, bytes | None] = {
+            _name(counter): None for counter in queue.waiting[len(kept) :]
+        }
+        queue = replace(
+            queue,
+            counter=link.counter,
+            previous=hashlib.sha256(report).hexdigest(),
+            gap=False,
+            waiting=(*kept, link.counter),
+        )
+        self._commit(queue, given_up | {_name(link.counter): report} | (beside or {}))
+
+    @property
+    def waiting(self) -> int:
+        """How many reports wait."""
+        return len(self._queue().waiting)
+
+    @property
+    def last_refusal(self) -> str | None:
+        """Code with which the server last refused a report for good."""
+        return self._queue().refused
+
+    def deliver(self, transport: Transport) -> Delivery:
+        """Send what waits, oldest first, byte for byte as stored, until one fails.
+
+        A replay answer means that the report had arrived. Raises nothing of the
+        transport: what stopped the delivery is in the result.
+
+        Raises:
+            StateError, SpaceError: the store refused.
+        """
+        done = Delivery()
+        for counter in self._queue().waiting:
+            refusal = None
+            try:
+                answer = transport.put(PATH, self._report(counter), limit=_ANSWER_LIMIT)
+                done = replace(done, poll_seconds=_poll_seconds(answer))
+            except ReportReplayError:
+                pass  # it arrived, only the answer was lost
+            except SealiftError as error:
+                if not _is_final(error):
+                    return replace(done, error=error)
+                refusal = error.code
+                done = replace(done, refused=(*done.refused, refusal))
+            self._settle(counter, refusal)
+            done = replace(done, delivered=done.delivered + (refusal is None))
+        return done
+
+    def _report(self, counter: int) -> bytes:
+        found = self._storage.read(_name(counter))
+        if found is None:
+            raise StateError(f"report {counter} is lost")
+        return found
+
+    def _settle(self, counter: int, refusal: str | None) -> None:
+        queue = self._queue()
+        self._commit(
+            replace(
+                queue,
+                waiting=tuple(c for c in queue.waiting if c != counter),
+                gap=queue.gap or refusal is not None,
+                refused=refusal or queue.refused,
+            ),
+            {_name(counter): None},
+        )
+
+    def _commit(self, queue: _Queue, changes: Mapping[str, bytes | None]) -> None:
+        self._storage.commit({**changes, _STATE: _encoded(queue)})
+
+    def _queue(self) -> _Queue:
+        raw = self._storage.read(_STATE)
+        return _Queue() if raw is None else _decoded(raw)
+
+
+def _is_final(error: SealiftError) -> bool:
+    """Whether sending the same bytes again can never succeed."""
+    refused = isinstance(error, RequestError) and not isinstance(
+        error, (RateLimitedError, AuditUnavailableError)
+    )
+    return refused or isinstance(error, StateError)
+
+
+def _name(counter: int) -> str:
+    return f"report.{counter:016x}"
+
+
+def _encoded(queue: _Queue) -> bytes:
+    return json.dumps(
+        {
+            "counter": queue.counter,
+            "previous": queue.previous,
+            "gap": queue.gap,
+            "waiting": list(queue.waiting),
+            "refused": queue.refused,
+        },
+        sort_keys=True,
+    ).encode()
+
+
+def _decoded(raw: bytes) -> _Queue:
+    try:
+        found = canonical.parse_object(raw, _STATE_LIMIT)
+        waiting = found["waiting"]
+        assert isinstance(waiting, list)  # noqa: S101
+        return _Queue(
+            counter=int(str(found["counter"])),
+            previous=_text(found["previous"]),
+            gap=found["gap"] is True,
+            waiting=tuple(int(counter) for counter in waiting),
+            refused=_text(found["refused"]),
+        )
+    except (SealiftError, AssertionError, KeyError, ValueError, TypeError) as error:
+        raise StateError("the record of the report outbox is damaged") from error
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _poll_seconds(answer: bytes) -> int | None:
+    """The one thing an answer may say; anything else in it is nobody's order."""
+    try:
+        found = canonical.parse_object(answer, _ANSWER_LIMIT).get("poll_seconds")
+    except SealiftError:
+        return None
+    return found if type(found) is int else None
