@@ -222,6 +222,30 @@ class Slots(Protocol):
         ...
 
 
+class Workspace(Protocol):
+    """Scratch files for what is too large to remember, under flat names.
+
+    They may survive a restart, and prove nothing then: whoever opens one checks what is
+    in it. Losing them costs time, never correctness.
+    """
+
+    def open(self, name: str, length: int) -> SlotDevice:
+        """A file of exactly ``length`` bytes, made if it is missing.
+
+        Raises:
+            SpaceError: no room. SlotError: it cannot be used.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Delete a file; there may be none.
+
+        Raises:
+            SlotError: it cannot be deleted.
+        """
+        ...
+
+
 # ── installer ────────────────────────────────────────────────────────────────────────
 class Feature(Flag):
     """What an installer can do beyond the five verbs."""
