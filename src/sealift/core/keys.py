@@ -84,7 +84,7 @@ class PublicKey:
         return _FAMILY[self.scheme]
 
     @classmethod
-    def from_json(cls, found: object) -> PublicKey:
+    def from_json(cls, found: object, limit: int = MAX_PUBLIC_TEXT) -> PublicKey:
         """Read a TUF key object. Unknown members are ignored.
 
         Raises:
@@ -106,7 +106,7 @@ class PublicKey:
         public = value.get("public") if isinstance(value, dict) else None
         if not isinstance(public, str):
             raise MalformedError("a key has no public part")
-        if len(public) > MAX_PUBLIC_TEXT:
+        if len(public) > limit:
             raise LimitError(
                 f"a public key is longer than {MAX_PUBLIC_TEXT} characters"
             )
