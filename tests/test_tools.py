@@ -37,16 +37,21 @@ def test_the_stamp_sees_every_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A changed lock, project file or bootstrap makes the environment anew."""
-    names = ("pyproject.toml", "requirements.lock", "tools/bootstrap.py")
+    project = tmp_path / "pyproject.toml"
+    others = [tmp_path / "requirements.lock", tmp_path / "tools/bootstrap.py"]
     (tmp_path / "tools").mkdir()
-    for name in names:
-        (tmp_path / name).write_text(name)
+    for path in (project, *others):
+        path.write_text("")
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
     seen = {bootstrap.fingerprint()}
-    for name in names:
-        (tmp_path / name).write_text("changed")
+    project.write_text("[tool.ruff]\nline-length = 88\n")
+    assert bootstrap.fingerprint() in seen, "a linter's setting installs nothing"
+    project.write_text("[project]\ndependencies = ['x']\n")
+    seen.add(bootstrap.fingerprint())
+    for path in others:
+        path.write_text("changed")
         seen.add(bootstrap.fingerprint())
-    assert len(seen) == len(names) + 1
+    assert len(seen) == 4
 
 
 def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -42,10 +43,16 @@ def say(text: str) -> None:
 
 
 def fingerprint() -> str:
-    """Of everything that decides what .venv holds."""
+    """Of everything that decides what .venv holds, and nothing else."""
+    import tomllib  # not in Python 3.10, which should meet our own message first
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    tools = project.pop("tool", {})
+    project["hatch"] = tools.get("hatch")
     digest = hashlib.sha256()
     digest.update(f"{ROOT} {sys.version_info[:2]}".encode())
-    for name in ("pyproject.toml", "requirements.lock", "tools/bootstrap.py"):
+    digest.update(json.dumps(project, sort_keys=True).encode())
+    for name in ("requirements.lock", "tools/bootstrap.py"):
         digest.update(hashlib.sha256((ROOT / name).read_bytes()).digest())
     return digest.hexdigest()
 
