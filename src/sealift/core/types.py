@@ -80,9 +80,7 @@ class Artifact:
             length=_count(found, "length"),
             sha256=_digest(found, "sha256", 32),
             sha512=(
-                None
-                if found.get("sha512") is None
-                else _digest(found, "sha512", 64)
+                None if found.get("sha512") is None else _digest(found, "sha512", 64)
             ),
             segment_size=_count(found, "segment_size"),
             segment_root=_digest(found, "segment_root", 32),
@@ -193,7 +191,9 @@ class Instruction:
             hardware_id=_text(found, "hardware_id"),
             artifact=Artifact.from_json(_object(found, "artifact")),
             full=Container.from_json(_object(found, "full")),
-            delta=None if delta is None else Container.from_json(_object(found, "delta")),
+            delta=None
+            if delta is None
+            else Container.from_json(_object(found, "delta")),
             bytes_max=None if limit is None else _count(found, "bytes_max"),
             director_version=_count(found, "director_version"),
             targets_sha256=_digest(found, "targets_sha256", 32),
