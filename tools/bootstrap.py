@@ -21,15 +21,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tools import debs
+
+if TYPE_CHECKING:  # an old Python must get as far as the sentence about itself
+    Command = list[str | Path]
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin/python"
 STAMP = VENV / "sealift.stamp"
 OLDEST = (3, 11)
-Command = list[str | Path]
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
