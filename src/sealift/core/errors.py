@@ -10,7 +10,8 @@ SealiftError(code, attack, hint, fields)
 ├── PolicyError       not now, not here, not you
 ├── RequestError      what the server will not take
 ├── KeyFileError      a private key cannot be used
-└── ConfigError       a setting is missing or wrong
+├── ConfigError       a setting is missing or wrong
+└── OutcomeError      a demonstration or simulation did not end as it must
 ```
 
 The *family* tells a program what to do next, the *code* tells it what happened. A code
@@ -411,3 +412,10 @@ class MissingToolError(ConfigError):
     """An extra or a program of the system is not installed."""
 
     code = "config.missing"
+
+
+# ── demonstrations ───────────────────────────────────────────────────────────────────
+class OutcomeError(SealiftError):
+    """A step of a demonstration or simulation ended differently than it must."""
+
+    code = "sim.outcome"
