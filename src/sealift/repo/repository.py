@@ -29,6 +29,7 @@ from sealift.core.errors import (
     SealiftError,
     SignatureError,
 )
+from sealift.repo.policy import family, identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -212,7 +213,7 @@ class Standing:
     """How far a role's signatures are; ``signed`` and ``open`` hold key ids.
 
     ``min_per_family`` is 0 for a role that is not hybrid; ``families`` counts the valid
-    signatures per key type.
+    signatures per family of algorithms.
     """
 
     role: str
@@ -241,16 +242,16 @@ def standing(
     """Count the valid signatures of a role's keys; one public key counts once."""
     rule = root.roles[role]
     keys = {keyid: root.keys[keyid] for keyid in rule.keyids if keyid in root.keys}
-    families = dict.fromkeys((key.keytype for key in keys.values()), 0)
-    seen: set[str] = set()
+    families = dict.fromkeys(map(family, keys.values()), 0)
+    seen: set[bytes] = set()
     signed: list[str] = []
     for keyid, key in keys.items():
-        known = key.keyval["public"]
+        known = identity(key)
         if known in seen or not _valid(key, signatures.get(keyid), payload):
             continue
         seen.add(known)
         signed.append(keyid)
-        families[key.keytype] += 1
+        families[family(key)] += 1
     return Standing(
         role=role,
         threshold=rule.threshold,
