@@ -23,9 +23,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools import debs
-
-if TYPE_CHECKING:  # an old Python must get as far as the sentence about itself
+# tools.debs is imported where it is used: an old Python, which cannot, must get as
+# far as the sentence about itself.
+if TYPE_CHECKING:
     Command = list[str | Path]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,7 +101,7 @@ def make_venv() -> None:
         return
     say("making .venv; this python3 has no pip, so it comes from Debian's package")
     run([sys.executable, "-m", "venv", "--without-pip", VENV], "python3 -m venv")
-    content = debs.fetch(["python3-pip-whl", "ca-certificates"], VENV / "pip-debs")
+    content = fetch(["python3-pip-whl", "ca-certificates"], VENV / "pip-debs")
     wheels = sorted(content.glob("usr/share/python-wheels/pip-*.whl"))
     if not wheels:
         raise BootstrapError("Debian's python3-pip-whl holds no pip wheel")
@@ -109,6 +109,18 @@ def make_venv() -> None:
     pip: Command = [PYTHON, wheels[-1] / "pip"]
     alone: Command = ["install", "--no-index", "--no-deps", wheels[-1]]
     run([*pip, *alone], "installing pip into .venv")
+
+
+def fetch(names: list[str], into: Path) -> Path:
+    """Debian packages, unpacked below `into`."""
+    from tools import debs
+
+    try:
+        return debs.fetch(names, into)
+    except debs.DebsError as error:
+        raise BootstrapError(
+            f"{error}\nOr install pip's package by hand (on Debian: python3-venv)."
+        ) from error
 
 
 def has_pip() -> bool:
@@ -195,7 +207,7 @@ def main() -> None:
     """The command line."""
     try:
         bootstrap()
-    except (BootstrapError, debs.DebsError) as error:
+    except BootstrapError as error:
         sys.exit(f"bootstrap: {error}")
     except OSError as error:
         sys.exit(
