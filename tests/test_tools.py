@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -114,3 +115,17 @@ def test_a_package_comes_without_root(tmp_path: Path) -> None:
     """apt-get in private directories brings a real, checked package."""
     content = debs.fetch(["hostname"], tmp_path / "debs")
     assert list(content.glob("*bin/hostname"))
+
+
+def test_the_bootstrap_can_be_read_by_an_old_python() -> None:
+    """Its syntax is old and it imports nothing of ours until it is needed."""
+    text = (ROOT / "tools/bootstrap.py").read_text("utf-8")
+    tree = ast.parse(text, feature_version=(3, 8))
+    imported = [
+        name.name
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in node.names
+    ]
+    assert "tomllib" not in imported
+    assert "debs" not in imported
