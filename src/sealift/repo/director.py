@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from tuf.api.metadata import MetaFile, Snapshot, Targets, Timestamp
 
 from sealift.core.errors import LimitError, MalformedError
+from sealift.core.metadata import DIRECTOR
 from sealift.repo.entries import Order, check_text, director_entries
 from sealift.repo.repository import SPEC_VERSION, RoleFile, read, sign, span, utc_text
 from sealift.repo.repository import issued as issued_at
@@ -53,8 +54,6 @@ __all__ = [
 JUMP_MAX = 2**20
 """How far one new version may follow the versions a device reports (D11)."""
 VERSION_MAX = 2**53 - 1
-BYTES_MAX = {"timestamp": 32_768, "snapshot": 65_536, "targets": 262_144}
-"""Bytes per file as devices accept them from a Director."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +128,9 @@ class Issued:
             MalformedError, LimitError: they are not such files, or not of one device.
         """
         signed = (
-            read(targets, Targets, limit=BYTES_MAX["targets"]).signed,
-            read(snapshot, Snapshot, limit=BYTES_MAX["snapshot"]).signed,
-            read(timestamp, Timestamp, limit=BYTES_MAX["timestamp"]).signed,
+            read(targets, Targets, limits=DIRECTOR).signed,
+            read(snapshot, Snapshot, limits=DIRECTOR).signed,
+            read(timestamp, Timestamp, limits=DIRECTOR).signed,
         )
         owners = {file.unrecognized_fields.get("device_id") for file in signed}
         owner = owners.pop()
@@ -178,7 +177,7 @@ def next_step(
     entries = director_entries(orders)
     if previous is None or reported.above(previous.versions):
         return Step.ALL
-    known = read(previous.targets, Targets, limit=BYTES_MAX["targets"]).signed
+    known = read(previous.targets, Targets, limits=DIRECTOR).signed
     if known.targets != entries or now >= previous.content_renew_at:
         return Step.ALL
     return Step.TIMESTAMP if now >= previous.timestamp_renew_at else Step.KEEP
@@ -250,12 +249,10 @@ class _Maker:
         signers: DirectorSigners,
     ) -> Issued:
         common = self._common(versions.targets, self.lifetimes.targets)
-        targets = _capped(
-            "targets", Targets(targets=entries, **common), signers.targets
-        )
+        targets = sign(Targets(targets=entries, **common), [signers.targets])
         meta = {"targets.json": _meta(versions.targets, targets)}
         common = self._common(versions.snapshot, self.lifetimes.snapshot)
-        snapshot = _capped("snapshot", Snapshot(meta=meta, **common), signers.snapshot)
+        snapshot = sign(Snapshot(meta=meta, **common), [signers.snapshot])
         timestamp = self.timestamp(
             versions.timestamp, versions.snapshot, snapshot, signers.timestamp
         )
@@ -266,7 +263,7 @@ class _Maker:
     ) -> bytes:
         common = self._common(version, self.lifetimes.timestamp)
         meta = _meta(snapshot_version, snapshot)
-        return _capped("timestamp", Timestamp(snapshot_meta=meta, **common), signer)
+        return sign(Timestamp(snapshot_meta=meta, **common), [signer])
 
     def _common(self, version: int, lifetime: timedelta) -> dict[str, Any]:
         start, end = span(self.now, lifetime)
@@ -283,16 +280,6 @@ class _Maker:
 
 def _meta(version: int, raw: bytes) -> MetaFile:
     return MetaFile.from_data(version, raw, ["sha256"])
-
-
-def _capped(role: str, signed: RoleFile, signer: Signer) -> bytes:
-    raw = sign(signed, [signer])
-    if len(raw) > BYTES_MAX[role]:
-        raise LimitError(
-            f"the {role} file would have {len(raw)} bytes; devices take "
-            f"{BYTES_MAX[role]}",
-        )
-    return raw
 
 
 def _renew_at(signed: RoleFile, part: int) -> datetime:

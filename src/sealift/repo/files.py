@@ -16,7 +16,7 @@ from sealift.core.errors import (
     SpaceError,
     UnsafeNameError,
 )
-from sealift.repo.repository import BYTES_MAX
+from sealift.core.metadata import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ class DirectoryStore:
                 cannot be read. UnsafeNameError: not a metadata file name.
         """
         path = self._path(name)
-        return read_bounded(path, max(BYTES_MAX.values())) if path.exists() else None
+        return read_bounded(path, IMAGE.targets_bytes) if path.exists() else None
 
     def write(self, name: str, raw: bytes) -> None:
         """Write or replace a file atomically and durably.

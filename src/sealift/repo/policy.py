@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_public_key,
-)
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.signer import Key, SSlibKey
 
 from sealift.core.errors import MalformedError, RefusedError
+from sealift.core.keys import DEMO_MARK, Family, PublicKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALGORITHMS",
-    "DEMO_FIELD",
     "NAME_FIELD",
     "Algorithm",
     "algorithm_of",
@@ -38,10 +34,9 @@ __all__ = [
     "labelled",
     "name_of",
     "refuse_shared",
+    "under_its_id",
 ]
 
-DEMO_FIELD = "x-sealift-demo"
-"""Member of a key object that marks a throw-away key (B-11)."""
 NAME_FIELD = "x-sealift-name"
 """Member of a key object that says what people call the key."""
 
@@ -53,19 +48,33 @@ class Algorithm:
     name: str
     keytype: str
     scheme: str
-    family: str
-    """``classical`` or ``post-quantum``: what one mathematical advance would break."""
+    family: Family
 
 
 ALGORITHMS = {
     algorithm.name: algorithm
     for algorithm in (
-        Algorithm("ed25519", "ed25519", "ed25519", "classical"),
-        Algorithm("ecdsa-p256", "ecdsa", "ecdsa-sha2-nistp256", "classical"),
-        Algorithm("ml-dsa-65", "ml-dsa", "ml-dsa-65/1", "post-quantum"),
+        Algorithm("ed25519", "ed25519", "ed25519", Family.CLASSICAL),
+        Algorithm("ecdsa-p256", "ecdsa", "ecdsa-sha2-nistp256", Family.CLASSICAL),
+        Algorithm("ml-dsa-65", "ml-dsa", "ml-dsa-65/1", Family.POST_QUANTUM),
     )
 }
 """The policy list. RSA, P-521, ML-DSA-44 and everything symmetric stay outside."""
+
+PUBLISHED_KEYS = frozenset(
+    {
+        # RFC 8032, section 7.1, tests 1 to 3, 1024 and SHA(abc).
+        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+        "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+        "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
+        "278117fc144c72340f67d0f2316e8386ceffbf2b2428c9c51fef7c597f1d426e",
+        "ec172b93ad5e563bf4932c70e1245034c35467ef2efd4d64ebf819683467e2bf",
+        # The seeds 00…00 and ff…ff.
+        "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29",
+        "76a1592044a6e4f511265bca73a604d90b0529d1df602be30a19a9257660d1f5",
+    }
+)
+"""Ed25519 keys everybody can sign with (B-11)."""
 
 
 def introduce(key: Key, *, allow_demo: bool = False) -> Algorithm:
@@ -88,6 +97,12 @@ def introduce(key: Key, *, allow_demo: bool = False) -> Algorithm:
         raise RefusedError(f"a {found.name} key is malformed", key_id=key.keyid) from (
             error
         )
+    if str(key.keyval["public"]).lower() in PUBLISHED_KEYS:
+        raise RefusedError(
+            "the private half of this key is published",
+            hint="anybody could sign with it; make a new one",
+            key_id=key.keyid,
+        )
     if is_demo(key) and not allow_demo:
         raise RefusedError(
             f"{name_of(key)} is a demo key",
@@ -106,32 +121,28 @@ def algorithm_of(key: Key) -> Algorithm | None:
     return None
 
 
-def family(key: Key) -> str:
+def family(key: Key) -> Family:
     """The family a key counts for in a hybrid role."""
-    return "post-quantum" if key.keytype == "ml-dsa" else "classical"
+    return PublicKey.from_json(key.to_dict()).family
 
 
 def identity(key: Key) -> bytes:
     """The public key itself, whatever it is called and however it is written.
 
+    Exactly as devices see it, so that both sides count alike (``core.keys``).
+
     Raises:
-        MalformedError: it cannot be decoded.
+        MalformedError: it cannot be decoded, or is a key no signature protects.
     """
-    public = key.keyval["public"]
-    try:
-        decoded: PublicKeyTypes
-        if key.keytype == "ed25519":
-            decoded = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
-        else:
-            decoded = load_pem_public_key(public.encode("utf-8"))
-        return decoded.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise MalformedError(f"public key {key.keyid[:12]} is malformed") from error
+    found = PublicKey.from_json(key.to_dict()).identity
+    if found.startswith(b"undecoded\0"):
+        raise MalformedError(f"public key {key.keyid[:12]} is malformed")
+    return found
 
 
 def is_demo(key: Key) -> bool:
     """Whether the key object carries the demo mark, in whatever form."""
-    return DEMO_FIELD in key.unrecognized_fields
+    return DEMO_MARK in key.unrecognized_fields
 
 
 def name_of(key: Key) -> str:
@@ -146,8 +157,28 @@ def labelled(key: SSlibKey, name: str | None, *, demo: bool = False) -> SSlibKey
     if name is not None:
         fields[NAME_FIELD] = name
     if demo:
-        fields[DEMO_FIELD] = True
+        fields[DEMO_MARK] = True
     return SSlibKey(key.keyid, key.keytype, key.scheme, dict(key.keyval), fields)
+
+
+def under_its_id(key: Key) -> SSlibKey:
+    """The same key under the id and in the spelling computed from it.
+
+    Raises:
+        MalformedError: it cannot be decoded.
+    """
+    public = key.keyval.get("public")
+    try:
+        decoded: PublicKeyTypes
+        if key.keytype == "ed25519":
+            decoded = Ed25519PublicKey.from_public_bytes(bytes.fromhex(str(public)))
+        else:
+            decoded = load_pem_public_key(str(public).encode("utf-8"))
+        made = SSlibKey.from_crypto(decoded, scheme=key.scheme)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise MalformedError("a public key is malformed") from error
+    fields = dict(key.unrecognized_fields)
+    return SSlibKey(made.keyid, made.keytype, made.scheme, made.keyval, fields)
 
 
 def refuse_shared(uses: Mapping[str, Iterable[Key]]) -> None:

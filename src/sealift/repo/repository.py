@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from securesystemslib.exceptions import UnverifiedSignatureError
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import SerializationError
@@ -23,13 +21,17 @@ from tuf.api.serialization import SerializationError
 from sealift.core.canonical import parse_object
 from sealift.core.errors import (
     ConflictError,
+    FormatError,
     KeyUnreadableError,
     LimitError,
     MalformedError,
     SealiftError,
     SignatureError,
 )
-from sealift.repo.policy import family, identity
+from sealift.core.keys import Family, PublicKey
+from sealift.core.keys import verify as check_signature
+from sealift.core.metadata import IMAGE, Limits, Profile, Reader
+from sealift.repo.policy import family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -60,14 +62,6 @@ __all__ = [
 SPEC_VERSION = "1.0.34"
 SPAN_MAX = timedelta(days=400)
 """The longest time from ``issued`` to ``expires`` that a device accepts."""
-BYTES_MAX = {
-    "root": 262_144,
-    "timestamp": 32_768,
-    "snapshot": 2_000_000,
-    "targets": 5_000_000,
-}
-"""Bytes per file, by role; the Director's own caps are in ``director``."""
-
 RoleFile: TypeAlias = Root | Timestamp | Snapshot | Targets
 S = TypeVar("S", Root, Timestamp, Snapshot, Targets)
 
@@ -152,16 +146,17 @@ def issued(signed: RoleFile) -> datetime | None:
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────
-def read(raw: bytes, kind: type[S], *, limit: int | None = None) -> Metadata[S]:
-    """One metadata file, strictly parsed; its signatures are *not* looked at.
+def read(raw: bytes, kind: type[S], *, limits: Limits = IMAGE) -> Metadata[S]:
+    """One metadata file, as strictly parsed as a device does; who signed is not asked.
 
     Raises:
-        LimitError: more bytes than the role may have. MalformedError: anything else.
+        LimitError: more of something than devices take. MalformedError: anything else.
     """
     role = kind.type
-    cap = BYTES_MAX[role] if limit is None else limit
+    reader = Reader(Profile.SEALIFT, limits)
+    getattr(reader, role)(raw)  # what a device would refuse is refused here
     try:
-        metadata = Metadata[S].from_dict(parse_object(raw, cap))
+        metadata = Metadata[S].from_dict(parse_object(raw, len(raw)))
     except (ValueError, KeyError, TypeError, AttributeError, RepositoryError) as error:
         raise MalformedError(f"the {role} file is malformed: {error}") from error
     if not isinstance(metadata.signed, kind):
@@ -221,7 +216,7 @@ class Standing:
     min_per_family: int
     signed: tuple[str, ...]
     open: tuple[str, ...]
-    families: Mapping[str, int]
+    families: Mapping[Family, int]
 
     @property
     def complete(self) -> bool:
@@ -246,10 +241,10 @@ def standing(
     seen: set[bytes] = set()
     signed: list[str] = []
     for keyid, key in keys.items():
-        known = identity(key)
-        if known in seen or not _valid(key, signatures.get(keyid), payload):
+        signer = _signer(key, signatures.get(keyid), payload)
+        if signer is None or signer in seen:
             continue
-        seen.add(known)
+        seen.add(signer)
         signed.append(keyid)
         families[family(key)] += 1
     return Standing(
@@ -284,14 +279,15 @@ def verify(root: Root, role: str, metadata: Metadata[Any]) -> Standing:
     return found
 
 
-def _valid(key: Key, signature: Signature | None, payload: bytes) -> bool:
+def _signer(key: Key, signature: Signature | None, payload: bytes) -> bytes | None:
+    """Whose valid signature this is, as devices see it; ``None``: nobody's."""
     if signature is None:
-        return False
+        return None
     try:
-        key.verify_signature(signature, payload)
-    except (UnverifiedSignatureError, UnsupportedAlgorithm, ValueError):
-        return False
-    return True
+        raw = bytes.fromhex(signature.signature)
+        return check_signature(PublicKey.from_json(key.to_dict()), raw, payload)
+    except (ValueError, SignatureError, FormatError):
+        return None
 
 
 # ── publishing ───────────────────────────────────────────────────────────────────────

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tuf.api.metadata import Metadata, Role, Root
 
 from sealift.core.errors import RefusedError, RollbackError
+from sealift.core.keys import Family
 from sealift.repo.policy import (
     NAME_FIELD,
     family,
@@ -231,7 +232,7 @@ def _check_role(role: str, keys: Sequence[Key], rule: Role) -> None:
 
 
 def _check_hybrid(
-    role: str, families: Counter[str], threshold: int, least: int
+    role: str, families: Counter[Family], threshold: int, least: int
 ) -> None:
     """Neither family may meet the threshold alone, nor be left out."""
     if len(families) < 2 or not least:
