@@ -77,6 +77,7 @@ class Apt:
                 hint="they are needed only to fetch Debian packages; use a Debian or "
                 "Ubuntu machine or container",
             )
+        home = home.absolute()  # apt takes a relative one from its own root
         self.lists = home / "lists"
         self._say = say
         cache = home / "cache"

@@ -108,6 +108,7 @@ class Builder:
     """Builds images below ``work`` and keeps packages and results for the next time."""
 
     def __init__(self, work: Path, profile: Profile, ext4: Ext4, say: Say) -> None:
+        work = work.absolute()
         self._debs = work / "debs"
         self._images = work / "images"
         self._plan = work / f"packages-{profile.name}.json"
