@@ -1,0 +1,168 @@
+"""The native A/B installer: two slots on this device, and a boot loader to switch them.
+
+The order inside :meth:`AbInstaller.stage` is the promise: refuse what runs (D-08), then
+what does not fit (D-09), then take the slot's entry away (B9), then write, then read
+everything back through the same descriptor (W8). Only after that may anybody arm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING
+
+from sealift.agent.ports import Armed, Feature, Probe, Running
+from sealift.core.errors import BootError, SlotError, SpaceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sealift.agent.ports import BootControl, Fill, SlotDevice, Slots
+    from sealift.core.types import Artifact, Instruction, Slot
+
+__all__ = ["PIECE_BYTES", "AbInstaller"]
+
+PIECE_BYTES = 256 * 1024
+"""How much of a slot is in memory at a time while it is read back."""
+
+
+class AbInstaller:
+    """:class:`~sealift.agent.ports.Installer` over a boot control and two slots.
+
+    ``boot_id`` is another text after every start of the machine; ``tries`` is how many
+    starts a trial gets where the loader can count.
+    """
+
+    features = Feature.RESUME | Feature.DELTA | Feature.ROLLBACK
+
+    def __init__(
+        self,
+        boot: BootControl,
+        slots: Slots,
+        boot_id: Callable[[], str],
+        *,
+        tries: int = 3,
+    ) -> None:
+        self._boot = boot
+        self._slots = slots
+        self._boot_id = boot_id
+        self._tries = tries
+
+    def stage(self, order: Instruction, slot: Slot, fill: Fill) -> None:
+        """Have the ordered image in ``slot``, verified and re-read.
+
+        Raises:
+            SlotError: ``slot`` runs now, or reads back differently. SpaceError: too
+            small; nothing was erased. BootError: this boot is a trial itself, so the
+            other slot is the only way home. PayloadError, TransportError: from ``fill``.
+        """
+        home = self._refuse_running(slot)
+        with self._open(slot, writable=True) as into:
+            if into.size < order.artifact.length:
+                raise SpaceError(
+                    f"slot {slot} holds {into.size} bytes, "
+                    f"the image has {order.artifact.length}",
+                    hint="nothing was erased; the release does not fit this device",
+                )
+            self._boot.mark_writing(slot)
+            with self._open(home, writable=False) as base:
+                fill(into, base)
+            into.flush()
+            self._reread(into, order.artifact)
+
+    def arm(self, order: Instruction, slot: Slot) -> Armed | Running:
+        """Tell the loader to try ``slot``, after one more look at its bytes (D-01).
+
+        Raises:
+            SlotError: it no longer holds the image. BootError: the loader refused.
+        """
+        current = self._boot.current()
+        if current is slot:
+            return Running(slot)
+        with self._open(slot, writable=False) as staged:
+            self._reread(staged, order.artifact)
+        self._boot.set_next(slot, self._tries)
+        if self._boot.next() is not slot:
+            raise BootError(f"the loader would not start slot {slot}")
+        return Armed(self._boot_id())
+
+    def probe(self) -> Probe:
+        """Which slot runs, in which boot."""
+        return Probe(self._boot.current(), self._boot_id())
+
+    def confirm(self, order: Instruction, slot: Slot) -> None:
+        """Mark ``slot`` good, from inside itself (B7).
+
+        Raises:
+            BootError: another slot runs, or the loader refused.
+        """
+        del order
+        if self._boot.current() is not slot:
+            raise BootError(f"slot {slot} can only be confirmed from inside itself")
+        self._boot.mark_good()
+
+    def revert(self, home: Slot) -> bool:
+        """Disarm; ``True`` when ``home`` runs and is the confirmed one again.
+
+        ``home`` was confirmed when the attempt began. If a failed confirm got as far as
+        the loader's store, home is put on trial, and confirmed from inside itself.
+
+        Raises:
+            BootError: the loader refused; do it again.
+        """
+        self._boot.set_next(home, self._tries)
+        if self._boot.current() is not home:
+            return False
+        if self._boot.state().slots[home] != "good" or self._boot.next() is not home:
+            self._boot.mark_good()
+        return True
+
+    def _refuse_running(self, slot: Slot) -> Slot:
+        """The slot that runs and is good, which is another one than ``slot``."""
+        current = self._boot.current()
+        if current is slot:
+            raise SlotError(f"slot {slot} runs now and is never written", slot=slot)
+        if self._boot.state().slots[current] != "good":
+            raise BootError(
+                f"slot {current} runs on trial; slot {slot} is its only way home",
+                hint="restart the device: its loader goes back to the confirmed slot",
+            )
+        return current
+
+    @contextlib.contextmanager
+    def _open(self, slot: Slot, *, writable: bool) -> Iterator[SlotDevice]:
+        device = self._slots.open(slot, writable=writable)
+        try:
+            yield device
+        finally:
+            device.close()
+
+    def _reread(self, device: SlotDevice, image: Artifact) -> None:
+        """Compare the medium with the signed digests (W8): every one that is listed.
+
+        Raises:
+            SlotError: what lies in the slot is not the image.
+        """
+        device.drop_cache()
+        sha256 = hashlib.sha256()
+        sha512 = hashlib.sha512() if image.sha512 is not None else None
+        for piece in _pieces(device, image.length):
+            sha256.update(piece)
+            if sha512 is not None:
+                sha512.update(piece)
+        whole = sha256.digest() == image.sha256
+        if not whole or (sha512 is not None and sha512.digest() != image.sha512):
+            raise SlotError(
+                f"the slot does not hold {image.name}",
+                hint="the medium lost or changed what was written to it",
+            )
+
+
+def _pieces(device: SlotDevice, length: int) -> Iterator[bytes]:
+    offset = 0
+    while offset < length:
+        piece = device.read(offset, min(PIECE_BYTES, length - offset))
+        if not piece:
+            raise SlotError("the slot ends before the image does")
+        yield piece
+        offset += len(piece)

@@ -1,0 +1,324 @@
+"""The journal: every component's state in one durable record, and the counter floors.
+
+``Journal`` turns states into bytes and back; ``agent.record`` makes them durable. The
+payload is one JSON object::
+
+    {"schema": 1, "readable_from": 1, "components": {ECU_ID: {"state": NAME, ...}}}
+
+``schema`` is the version that wrote it, ``readable_from`` the oldest one that may read
+it. A new agent on trial writes what the old agent must read when the trial fails, so
+``readable_from`` moves only when a release that writes it is everybody's home already.
+Unknown members are ignored for the same reason.
+
+``Floors`` is a record of its own, because the floor rises as a durable step of its own:
+after the confirm is durable and journaled, never before (device.md 1.9, D-05).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sealift.agent.machine import (
+    Arming,
+    Attempt,
+    Confirming,
+    Idle,
+    Rebooting,
+    Refused,
+    Reporting,
+    Result,
+    Reverting,
+    Staged,
+    Staging,
+    State,
+    Trial,
+    Verdict,
+    name,
+)
+from sealift.core.errors import MalformedError, StateError
+from sealift.core.types import Artifact, Instruction, Slot
+from sealift.core.version import counter_floor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sealift.agent.ports import Counter
+    from sealift.agent.record import Record
+
+__all__ = ["JOURNAL_BYTES", "Floors", "Journal", "state_from_json", "state_to_json"]
+
+SCHEMA = 1
+READABLE_FROM = 1
+JOURNAL_BYTES = 256 * 1024
+"""The limit both records are to be opened with."""
+
+_Json = dict[str, object]
+
+
+class Journal:
+    """The states of all components, read once, written before the world changes."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._states: dict[str, State] = {}
+
+    def read(self) -> Mapping[str, State]:
+        """What was journaled last, by ECU id; empty before the first write.
+
+        Raises:
+            StateError: both copies are damaged, or a newer agent wrote it.
+        """
+        self._states = {}
+        raw = self._record.read()
+        if raw is not None:
+            self._states = _decode(raw)
+        return dict(self._states)
+
+    def write(self, ecu_id: str, state: State) -> None:
+        """Replace one component's state. Durable when this returns.
+
+        Raises:
+            StateError, SpaceError: not written; the state before still stands.
+        """
+        states = self._states | {ecu_id: state}
+        self._record.write(_encode(states))
+        self._states = states
+
+    def restart(self, states: Mapping[str, State]) -> None:
+        """Write all states anew over copies that could not be read.
+
+        Raises:
+            StateError, SpaceError: the medium refuses that as well.
+        """
+        self._record.write(_encode(states))
+        self._states = dict(states)
+
+    @property
+    def sequence(self) -> int:
+        """How many records were written before the present one, and it."""
+        return self._record.sequence
+
+
+class Floors:
+    """The lowest release counter each ECU still accepts (W4, D-03 … D-05).
+
+    Kept in a record of its own and, where the board has one, in a hardware counter. The
+    floor is the highest value any of them knows. A damaged record is no floor of zero:
+    the shell adds the counter of what is installed (``known``).
+    """
+
+    def __init__(
+        self, record: Record, hardware: Mapping[str, Counter] | None = None
+    ) -> None:
+        self._record = record
+        self._hardware = dict(hardware or {})
+        self._known: dict[str, int] = {}
+        self._kept: dict[str, int] | None = None
+
+    def known(self, ecu_id: str, counter: int) -> None:
+        """Say what the confirmed image's counter is; it is a floor, too."""
+        self._known[ecu_id] = max(counter, self._known.get(ecu_id, 0))
+
+    def floor(self, ecu_id: str) -> int:
+        """The lowest release counter accepted for this ECU; 0 if nothing forbids.
+
+        Raises:
+            StateError: the hardware counter cannot be read.
+        """
+        hardware = self._hardware.get(ecu_id)
+        return counter_floor(
+            self._read().get(ecu_id),
+            self._known.get(ecu_id),
+            hardware.value() if hardware else None,
+        )
+
+    def raise_to(self, ecu_id: str, counter: int) -> None:
+        """Raise the floor; durable when this returns, and harmless to repeat.
+
+        Raises:
+            StateError, SpaceError: some memory of it could not be raised; do it again.
+        """
+        kept = self._read()
+        if kept.get(ecu_id, 0) < counter:
+            kept = kept | {ecu_id: counter}
+            self._record.write(_dump({"schema": SCHEMA, "floors": kept}))
+            self._kept = kept
+        if hardware := self._hardware.get(ecu_id):
+            hardware.advance(counter)
+
+    def _read(self) -> dict[str, int]:
+        if self._kept is None:
+            try:
+                self._kept = _floors(self._record.read())
+            except StateError:
+                self._kept = {}
+        return self._kept
+
+
+# ── bytes ────────────────────────────────────────────────────────────────────────────
+def _encode(states: Mapping[str, State]) -> bytes:
+    components = {ecu: state_to_json(state) for ecu, state in states.items()}
+    return _dump(
+        {"schema": SCHEMA, "readable_from": READABLE_FROM, "components": components}
+    )
+
+
+def _dump(found: _Json) -> bytes:
+    return json.dumps(found, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _decode(raw: bytes) -> dict[str, State]:
+    try:
+        found = _object(json.loads(raw))
+        if _count(found, "readable_from") > SCHEMA:
+            raise StateError(
+                f"the journal was written by a newer agent (schema {found.get('schema')})",
+                hint="start the newer software again, or remove the journal",
+            )
+        components = _object(found.get("components"))
+        return {ecu: state_from_json(_object(it)) for ecu, it in components.items()}
+    except (ValueError, RecursionError, MalformedError) as error:
+        raise StateError(f"the journal cannot be read: {error}") from error
+
+
+def _floors(raw: bytes | None) -> dict[str, int]:
+    if raw is None:
+        return {}
+    try:
+        floors = _object(_object(json.loads(raw)).get("floors"))
+        return {ecu: _count(floors, ecu) for ecu in floors}
+    except (ValueError, RecursionError, MalformedError) as error:
+        raise StateError(f"the counter floors cannot be read: {error}") from error
+
+
+# ── states ───────────────────────────────────────────────────────────────────────────
+_PLAIN = {"staging": Staging, "staged": Staged, "arming": Arming, "confirming": Confirming}
+_ENDING = {"reverting": Reverting, "reporting": Reporting}
+
+
+def state_to_json(state: State) -> _Json:
+    """A state as JSON values; :func:`state_from_json` reads it back."""
+    found: _Json = {"state": name(state)}
+    if isinstance(state, Idle):
+        if state.installed is not None:
+            found["installed"] = state.installed.to_json()
+        if state.refused is not None:
+            found["refused"] = {
+                "sha256": state.refused.sha256.hex(),
+                "director_version": state.refused.director_version,
+            }
+        return found
+    found["attempt"] = _attempt_to_json(state.attempt)
+    if isinstance(state, Rebooting | Trial):
+        found["boot_id"] = state.boot_id
+    if isinstance(state, Trial):
+        found["since_ms"] = round(state.since * 1000)
+    if isinstance(state, Reverting | Reporting):
+        found["result"] = {
+            "verdict": state.result.verdict.value,
+            "stage": state.result.stage,
+            "code": state.result.code,
+            "detail": state.result.detail,
+        }
+    return found
+
+
+def state_from_json(found: Mapping[str, object]) -> State:
+    """Read a state strictly: every member of its kind, every type exact.
+
+    Raises:
+        MalformedError: no such state, or a member is missing or of a wrong type.
+    """
+    kind = _text(found, "state")
+    if kind == "idle":
+        return _idle(found)
+    attempt = _attempt(_object(found.get("attempt")))
+    if plain := _PLAIN.get(kind):
+        return plain(attempt)
+    if ending := _ENDING.get(kind):
+        return ending(attempt, _result(_object(found.get("result"))))
+    if kind == "rebooting":
+        return Rebooting(attempt, _text(found, "boot_id"))
+    if kind == "trial":
+        since = _count(found, "since_ms") / 1000
+        return Trial(attempt, _text(found, "boot_id"), since)
+    raise MalformedError(f"there is no state {kind[:40]!r}")
+
+
+def _idle(found: Mapping[str, object]) -> Idle:
+    installed, refused = found.get("installed"), found.get("refused")
+    return Idle(
+        installed=None if installed is None else Artifact.from_json(_object(installed)),
+        refused=None if refused is None else _refused(_object(refused)),
+    )
+
+
+def _refused(found: Mapping[str, object]) -> Refused:
+    digest = _text(found, "sha256")
+    if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        raise MalformedError("sha256 is not 32 bytes in lower hex")
+    return Refused(bytes.fromhex(digest), _count(found, "director_version"))
+
+
+def _attempt_to_json(attempt: Attempt) -> _Json:
+    return {
+        "id": attempt.id,
+        "order": attempt.order.to_json(),
+        "slot": attempt.slot.value,
+        "home": attempt.home.value,
+        "base": None if attempt.base is None else attempt.base.to_json(),
+    }
+
+
+def _attempt(found: Mapping[str, object]) -> Attempt:
+    base = found.get("base")
+    slot, home = _slot(found, "slot"), _slot(found, "home")
+    if slot is home:
+        raise MalformedError("an attempt cannot write its own home")
+    return Attempt(
+        id=_text(found, "id"),
+        order=Instruction.from_json(_object(found.get("order"))),
+        slot=slot,
+        home=home,
+        base=None if base is None else Artifact.from_json(_object(base)),
+    )
+
+
+def _result(found: Mapping[str, object]) -> Result:
+    verdict = _text(found, "verdict")
+    if verdict not in {known.value for known in Verdict}:
+        raise MalformedError(f"there is no verdict {verdict[:40]!r}")
+    return Result(
+        verdict=Verdict(verdict),
+        stage=_text(found, "stage"),
+        code=None if found.get("code") is None else _text(found, "code"),
+        detail=_text(found, "detail"),
+    )
+
+
+def _slot(found: Mapping[str, object], member: str) -> Slot:
+    value = _text(found, member)
+    if value not in {known.value for known in Slot}:
+        raise MalformedError(f"{member} is not a slot")
+    return Slot(value)
+
+
+def _object(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise MalformedError("an object is missing")
+    return value
+
+
+def _text(found: Mapping[str, object], member: str) -> str:
+    value = found.get(member)
+    if not isinstance(value, str):
+        raise MalformedError(f"{member} is not a text", member=member)
+    return value
+
+
+def _count(found: Mapping[str, object], member: str) -> int:
+    value = found.get(member)
+    if type(value) is not int or value < 0:
+        raise MalformedError(f"{member} is not a count", member=member)
+    return value
