@@ -360,13 +360,13 @@ class Transport(Protocol):
         ...
 
     def stream(
-        self, path: str, *, start: int, stop: int, length: int
+        self, path: str, *, start: int, stop: int, length: int, drop_max: int
     ) -> Iterator[bytes]:
         """Bytes ``[start, stop)`` of a file of ``length`` bytes, in pieces ≤ 64 KiB.
 
         Yields exactly ``stop - start`` bytes or raises. Closing the iterator early drops
         the connection. A server that answers 200 to the range is read from zero, and the
-        bytes before ``start`` are dropped, counted and bounded.
+        bytes before ``start`` are dropped, if they are no more than ``drop_max``.
 
         Raises:
             FailedTransferError, SlowTransferError: as named. NotFoundError: 404, 410.

@@ -49,7 +49,7 @@ class Server:
         raise AssertionError(path)
 
     def stream(
-        self, path: str, *, start: int, stop: int, length: int
+        self, path: str, *, start: int, stop: int, length: int, drop_max: int
     ) -> Iterator[bytes]:
         raise AssertionError(path)
 
