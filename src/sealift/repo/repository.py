@@ -154,13 +154,15 @@ def read(raw: bytes, kind: type[S], *, limits: Limits = IMAGE) -> Metadata[S]:
     """
     role = kind.type
     reader = Reader(Profile.SEALIFT, limits)
-    getattr(reader, role)(raw)  # what a device would refuse is refused here
+    parsed = getattr(reader, role)(raw)  # what a device would refuse is refused here
     try:
         metadata = Metadata[S].from_dict(parse_object(raw, len(raw)))
     except (ValueError, KeyError, TypeError, AttributeError, RepositoryError) as error:
         raise MalformedError(f"the {role} file is malformed: {error}") from error
     if not isinstance(metadata.signed, kind):
         raise MalformedError(f"a {metadata.signed.type} file where {role} was expected")
+    if metadata.signed_bytes != parsed.signed:
+        raise MalformedError(f"the {role} file does not read the same twice")
     return metadata
 
 
