@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _LIMIT = 256 * 1024  # bytes of a configuration file
-_COMPONENTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,9 @@ class Config:
     server: Server
     image_root: str
     director_root: str
+    demo_keys: bool
     state: str
+    runtime: str
     transfer: Transfer
     boot: Boot
     components: tuple[Component, ...]
@@ -126,10 +127,11 @@ def _build(read: _Reader, found: dict[str, Any]) -> Config:
     read.known(found, settings.sections(), "section")
     device = read.section(found, "device")
     trust = read.section(found, "trust")
+    state = read.section(found, "state")
     components = tuple(Component(**c) for c in read.several(found, "component"))
     read.distinct("component", "ecu_id", [c.ecu_id for c in components])
-    if not 1 <= len(components) <= _COMPONENTS:
-        raise read.wrong("component", None, f"1 to {_COMPONENTS} of them are needed")
+    if len(components) != 1:  # the store of the reference loader knows two slots
+        raise read.wrong("component", None, "must be there exactly once")
     checks = tuple(Check(**c) for c in read.several(found, "health"))
     read.distinct("health", "name", [c.name for c in checks])
     return Config(
@@ -139,7 +141,9 @@ def _build(read: _Reader, found: dict[str, Any]) -> Config:
         server=Server(**read.section(found, "server")),
         image_root=trust["image_root"],
         director_root=trust["director_root"],
-        state=read.section(found, "state")["directory"],
+        demo_keys=trust["demo_keys"],
+        state=state["directory"],
+        runtime=state["runtime"],
         transfer=Transfer(**read.section(found, "transfer")),
         boot=Boot(**read.section(found, "boot")),
         components=components,

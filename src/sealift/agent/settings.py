@@ -84,6 +84,13 @@ def count(low: int, high: int) -> Callable[[object], int]:
     return form
 
 
+def flag(value: object) -> bool:
+    """``true`` or ``false``."""
+    if not isinstance(value, bool):
+        raise ValueError("is neither true nor false")  # noqa: TRY004 -- as every form
+    return value
+
+
 def choice(*names: str) -> Callable[[object], str]:
     """One of the named texts."""
 
@@ -136,7 +143,9 @@ SETTINGS = (
     Setting("server", "poll_jitter", number(0, 0.5), 0.1, "0.1", "each wait is longer or shorter by up to this part of it", "fraction"),
     Setting("trust", "image_root", path, REQUIRED, '"anchors/image.root.json"', "trust anchor: a Root of the Image repository, read-only"),
     Setting("trust", "director_root", path, REQUIRED, '"anchors/director.root.json"', "trust anchor: a Root of the Director, read-only"),
+    Setting("trust", "demo_keys", flag, False, "false", "whether keys made for demonstrations may sign; never on a product"),
     Setting("state", "directory", path, REQUIRED, '"/var/lib/sealift"', "what the agent remembers; made with mode 0700 when missing"),
+    Setting("state", "runtime", path, "/run/sealift-agent.json", '"/run/sealift-agent.json"', "what `status` shows of a running agent; lost at a restart, so put it on a tmpfs"),
     Setting("transfer", "rate_max", count(0, _TIB), 0, "0", "fastest download; 0 is as fast as it goes", "bytes/s"),
     Setting("transfer", "bytes_max", count(0, _TIB), 0, "0", "most bytes one install may transfer; 0 is no limit of the device's own", "bytes"),
     Setting("transfer", "minimum_rate", count(64, 1 << 30), 1024, "1024", "slower than this over 60 s ends a transfer (E4)", "bytes/s"),
