@@ -53,6 +53,20 @@ _PIECE: Final = 1 << 20
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────
+def check_frame(segment: Segment, frame: bytes) -> None:
+    """Return if these are the signed bytes of the frame of ``segment``.
+
+    Raises:
+        LengthError, DigestError: they are not.
+    """
+    if len(frame) != segment.frame_length:
+        raise LengthError("payload: a frame of wrong length", segment=segment.index)
+    if segment.framed and sha256(frame).digest() != segment.frame_sha256:
+        raise DigestError(
+            "payload: a frame is not the signed one", segment=segment.index
+        )
+
+
 def open_frame(segment: Segment, frame: bytes) -> bytes:
     """The plain bytes of ``segment`` out of its frame; empty frame for ZERO.
 
@@ -62,12 +76,7 @@ def open_frame(segment: Segment, frame: bytes) -> bytes:
         PatchError: it does not decode into exactly the segment, or needs a base.
         LimitError: it would decode into more than the segment.
     """
-    if len(frame) != segment.frame_length:
-        raise LengthError("payload: a frame of wrong length", segment=segment.index)
-    if segment.framed and sha256(frame).digest() != segment.frame_sha256:
-        raise DigestError(
-            "payload: a frame is not the signed one", segment=segment.index
-        )
+    check_frame(segment, frame)
     plain = _decode(segment, frame)
     if sha256(plain).digest() != segment.sha256:
         raise DigestError(
