@@ -48,7 +48,9 @@ def after_rotation(state: Trusted, root: Held[Root]) -> Trusted:
     }
     removed = any(_lost_key(state.root.body, root.body, role) for role in held)
     if removed or (lapsed and state.rules.reader.own):
-        gone: dict[Name, bytes | None] = dict.fromkeys(held.keys() & state.kept.keys())
+        gone: dict[Name, bytes | None] = {
+            role: None for role in held if state.kept(role) is not None
+        }
         return replace(
             state, past_timestamp=None, past_snapshot=None, floor=None, changes=gone
         )

@@ -21,7 +21,7 @@ Director adds (G6 to G8, F10) in ``uptane``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -48,15 +48,13 @@ from sealift.core.errors import (
 )
 from sealift.core.metadata import Body, FileInfo, Parsed, Snapshot, Targets, Timestamp
 from sealift.core.rotation import after_rotation, next_root, refuse_demo_keys
-from sealift.core.trusted import Complete, Held, Name, Rules, Trusted, Want
+from sealift.core.trusted import Complete, Held, Kept, Name, Rules, Trusted, Want
 
 T = TypeVar("T")
 
 
 # ── begin ────────────────────────────────────────────────────────────────────────────
-def resume(
-    rules: Rules, anchor: bytes, kept: Mapping[Name, bytes], *, spent: int = 0
-) -> Trusted:
+def resume(rules: Rules, anchor: bytes, kept: Kept, *, spent: int = 0) -> Trusted:
     """Begin a check from the trust anchor and from what earlier checks kept.
 
     Kept Roots are believed as far as they continue the anchor's chain; other kept files
@@ -81,7 +79,7 @@ def resume(
 
 
 def _along_kept_roots(state: Trusted) -> Trusted:
-    while (raw := state.kept.get(state.root.body.version + 1)) is not None:
+    while (raw := state.kept(state.root.body.version + 1)) is not None:
         try:
             state = replace(state, root=next_root(state, raw))
         except (FormatError, MetadataError, TrustAnchorError) as error:
@@ -108,7 +106,7 @@ def _with_past(state: Trusted, spent: int) -> Trusted:
 def _past(
     state: Trusted, role: str, parse: Callable[[bytes], Parsed[Body]]
 ) -> tuple[Trusted, Held[Body] | None]:
-    raw = state.kept.get(role)
+    raw = state.kept(role)
     if raw is None:
         return state, None
     try:
@@ -180,7 +178,7 @@ def _within_budget(state: Trusted, cap: int) -> int:
 def _kept_targets(
     state: Trusted, role: str, delegator: str, info: FileInfo
 ) -> bytes | None:
-    raw = state.kept.get(role)
+    raw = state.kept(role)
     if raw is None:
         return None
     try:

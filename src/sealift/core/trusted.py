@@ -6,7 +6,8 @@ How one becomes the next is in ``trust`` and ``delegation``; only they build a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic
@@ -27,6 +28,9 @@ from sealift.core.metadata import (
 
 Name = str | int
 """What a file is kept under: its role, or for a Root its version."""
+
+Kept = Callable[[Name], bytes | None]
+"""Reads a file an earlier check kept; ``None`` if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,11 @@ class Held(Generic[Body]):
         """What the file says."""
         return self.parsed.body
 
+    @property
+    def sha256(self) -> bytes:
+        """The digest of the bytes as received."""
+        return hashlib.sha256(self.raw).digest()
+
 
 @dataclass(frozen=True, slots=True)
 class Want:
@@ -106,16 +115,6 @@ class Complete:
     snapshot: Snapshot
     targets: Held[Targets]
 
-    @property
-    def versions(self) -> dict[str, int]:
-        """The trusted version of each top-level role, for reports (M11)."""
-        return {
-            "root": self.root.version,
-            "timestamp": self.timestamp.version,
-            "snapshot": self.snapshot.version,
-            "targets": self.targets.body.version,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
@@ -129,7 +128,7 @@ class Trusted:
 
     rules: Rules
     root: Held[Root]
-    kept: Mapping[Name, bytes]
+    kept: Kept
     past_timestamp: Held[Timestamp] | None = None
     past_snapshot: Held[Snapshot] | None = None
     floor: datetime | None = None
