@@ -41,10 +41,20 @@ TEXT_MAX = 128
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An artifact in Image Targets; ``sequence`` orders a product's releases."""
+    """An artifact in Image Targets.
+
+    ``sequence`` orders a product's releases; ``sbom_sha256`` binds the list of what is
+    inside to the release, if the vendor gave one.
+    """
 
     artifact: Artifact
     sequence: int
+    sbom_sha256: bytes | None = None
+
+    @property
+    def line(self) -> str:
+        """``PRODUCT/COMPONENT``: artifacts of one line replace each other."""
+        return self.artifact.name.removesuffix(f"-{self.artifact.version}.img")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ def image_entry(found: Listed) -> TargetFile:
                 "segment_size": artifact.segment_size,
                 "segment_root": artifact.segment_root.hex(),
             },
-            "release": {"version": artifact.version, "sequence": found.sequence},
+            "release": _release(found),
         },
     )
 
@@ -197,6 +207,13 @@ def _entry(artifact: Artifact, more: Mapping[str, Any]) -> TargetFile:
     return TargetFile(artifact.length, hashes, artifact.name, {"custom": custom})
 
 
+def _release(found: Listed) -> dict[str, Any]:
+    release = {"version": found.artifact.version, "sequence": found.sequence}
+    if found.sbom_sha256 is None:
+        return release
+    return {**release, "sbom_sha256": found.sbom_sha256.hex()}
+
+
 def _ecu(order: Order) -> dict[str, Any]:
     for text in (order.ecu_id, order.hardware_id, order.deployment or "-"):
         check_text(text)
@@ -231,4 +248,7 @@ def _listed(path: str, target: TargetFile) -> Listed:
     )
     if type(release["sequence"]) is not int:
         raise TypeError("the release sequence is not an integer")
-    return Listed(artifact, release["sequence"])
+    sbom = release.get("sbom_sha256")
+    return Listed(
+        artifact, release["sequence"], None if sbom is None else bytes.fromhex(sbom)
+    )

@@ -21,7 +21,13 @@ from sealift.core.metadata import IMAGE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["DirectoryStore", "make_directory", "read_bounded", "write_atomic"]
+__all__ = [
+    "DirectoryStore",
+    "make_directory",
+    "read_bounded",
+    "translated",
+    "write_atomic",
+]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NAME = re.compile(r"(?:[1-9][0-9]{0,15}\.)?[a-z0-9_%-]{1,200}\.json")
@@ -75,7 +81,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
         with path.open("rb") as stream:
             raw = stream.read(limit + 1)
     except OSError as error:
-        raise _translated(path, error, "read") from error
+        raise translated(path, error, "read") from error
     if len(raw) > limit:
         raise LimitError(f"{path} has more than {limit} bytes")
     return raw
@@ -93,7 +99,7 @@ def write_atomic(path: Path, raw: bytes, *, mode: int, replace: bool = True) -> 
     try:
         _write(path, raw, mode, replace=replace)
     except OSError as error:
-        raise _translated(path, error, "written") from error
+        raise translated(path, error, "written") from error
 
 
 def make_directory(path: Path, *, mode: int = 0o700) -> None:
@@ -105,7 +111,7 @@ def make_directory(path: Path, *, mode: int = 0o700) -> None:
     try:
         path.mkdir(mode=mode, exist_ok=True)
     except OSError as error:
-        raise _translated(path, error, "made") from error
+        raise translated(path, error, "made") from error
 
 
 def _write(path: Path, raw: bytes, mode: int, *, replace: bool) -> None:
@@ -134,7 +140,8 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _translated(path: Path, error: OSError, verb: str) -> SealiftError:
+def translated(path: Path, error: OSError, verb: str) -> SealiftError:
+    """What an ``OSError`` met while ``path`` was read, written or made becomes."""
     reason = error.strerror or type(error).__name__
     if error.errno in _FULL:
         return SpaceError(f"{path} cannot be {verb}: {reason}", hint="make room")

@@ -31,6 +31,7 @@ __all__ = [
     "identity",
     "introduce",
     "is_demo",
+    "is_post_quantum",
     "labelled",
     "name_of",
     "refuse_shared",
@@ -124,6 +125,11 @@ def algorithm_of(key: Key) -> Algorithm | None:
 def family(key: Key) -> Family:
     """The family a key counts for in a hybrid role."""
     return PublicKey.from_json(key.to_dict()).family
+
+
+def is_post_quantum(key: Key) -> bool:
+    """Whether the key is a hybrid role's second one."""
+    return family(key) is Family.POST_QUANTUM
 
 
 def identity(key: Key) -> bytes:

@@ -3,9 +3,9 @@
 A request is one small JSON file that can travel on a stick. It holds the metadata that
 is proposed, the version it starts from, and the Root whose keys decide, so that a
 signer who has nothing but a key and this file can review it, sign it, and hand it on.
-What the file says about itself (names, digests) is recomputed when it is read; who may sign is
-decided by its Root, and whether that Root is the right one by the signer's own copy of
-it (``sign.review``).
+What the file says about itself (names, digests) is recomputed when it is read; who may
+sign is decided by its Root, and whether that Root is the right one by the signer's own
+copy of it (``sign.review``).
 
 A new Root needs the threshold of the old Root *and* its own. A first Root has no old
 one and vouches for itself, which is why devices get it in the factory.
