@@ -29,7 +29,7 @@ class Consent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A weekly window: local start time on some weekdays (Monday is 0), elapsed length."""
+    """A weekly window: local start on some weekdays (Monday is 0), elapsed length."""
 
     days: frozenset[int]
     start: time
@@ -82,7 +82,10 @@ Decision: TypeAlias = Open | Closed
 def decide(policy: Policy, facts: Facts) -> Decision:
     """Whether the switch may be written and the device restarted now."""
     return (
-        _power(policy, facts) or _consent(policy, facts) or _window(policy, facts) or Open()
+        _power(policy, facts)
+        or _consent(policy, facts)
+        or _window(policy, facts)
+        or Open()
     )
 
 

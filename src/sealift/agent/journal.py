@@ -41,7 +41,7 @@ from sealift.core.types import Artifact, Instruction, Slot
 from sealift.core.version import counter_floor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sealift.agent.ports import Counter
     from sealift.agent.record import Record
@@ -173,7 +173,7 @@ def _decode(raw: bytes) -> dict[str, State]:
         found = _object(json.loads(raw))
         if _count(found, "readable_from") > SCHEMA:
             raise StateError(
-                f"the journal was written by a newer agent (schema {found.get('schema')})",
+                f"a newer agent wrote the journal (schema {found.get('schema')})",
                 hint="start the newer software again, or remove the journal",
             )
         components = _object(found.get("components"))
@@ -193,8 +193,16 @@ def _floors(raw: bytes | None) -> dict[str, int]:
 
 
 # ── states ───────────────────────────────────────────────────────────────────────────
-_PLAIN = {"staging": Staging, "staged": Staged, "arming": Arming, "confirming": Confirming}
-_ENDING = {"reverting": Reverting, "reporting": Reporting}
+_PLAIN: dict[str, Callable[[Attempt], State]] = {
+    "staging": Staging,
+    "staged": Staged,
+    "arming": Arming,
+    "confirming": Confirming,
+}
+_ENDING: dict[str, Callable[[Attempt, Result], State]] = {
+    "reverting": Reverting,
+    "reporting": Reporting,
+}
 
 
 def state_to_json(state: State) -> _Json:

@@ -4,19 +4,20 @@ Pure and total. Nothing here touches a disk or a loader; ``agent.shell`` perform
 duties, ``agent.journal`` keeps the states. Every duty can be repeated after a cut.
 
 ```
-state       its duty                       outcome → next
-Idle        poll                           Instructed → Staging
-Staging     stage into the other slot      Done → Staged · Failed, Superseded → Reporting
-Staged      wait for the gate              Done → Arming · Failed, Superseded → Reporting
-Arming      tell the loader to try it      Armed → Rebooting · Booted(ours) → Trial
-                                           Booted(other), Failed → Reverting
-Rebooting   restart, if still same boot    Booted(ours) → Trial · Booted(other) → Reverting
-Trial       health checks                  Done → Confirming · Failed → Reverting
-                                           Booted(ours) → Trial · Booted(other) → Reverting
-Confirming  mark good                      Done → Reporting · Booted(other) → Reverting
-                                           Failed → Reverting
-Reverting   back to home                   Done → Reporting · Failed → Reporting
-Reporting   raise the floor, hand it out   Done → Idle
+state       its duty                      outcome → next
+Idle        poll                          Instructed → Staging
+Staging     stage into the other slot     Done → Staged · Failed, Superseded → Reporting
+Staged      wait for the gate             Done → Arming · Failed, Superseded → Reporting
+Arming      tell the loader to try it     Armed → Rebooting · Booted(ours) → Trial
+                                          Booted(other), Failed → Reverting
+Rebooting   restart, if still same boot   Booted(ours) → Trial
+                                          Booted(other) → Reverting
+Trial       health checks                 Done → Confirming · Booted(ours) → Trial
+                                          Booted(other), Failed → Reverting
+Confirming  mark good                     Done → Reporting
+                                          Booted(other), Failed → Reverting
+Reverting   back to home                  Done, Failed → Reporting
+Reporting   raise the floor, hand it out  Done → Idle
 ```
 
 ``Confirming · Booted(other)`` is the row that keeps devices alive: when cuts use up the
@@ -74,7 +75,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The last failure: this image is not tried again until the Director speaks anew."""
+    """The last failure: not tried again until the Director speaks anew."""
 
     sha256: bytes
     director_version: int
@@ -166,14 +167,7 @@ State: TypeAlias = (
     | Reporting
 )
 Active: TypeAlias = (
-    Staging
-    | Staged
-    | Arming
-    | Rebooting
-    | Trial
-    | Confirming
-    | Reverting
-    | Reporting
+    Staging | Staged | Arming | Rebooting | Trial | Confirming | Reverting | Reporting
 )
 
 
@@ -227,8 +221,8 @@ class Booted:
 Outcome: TypeAlias = Instructed | Done | Failed | Superseded | Armed | Booted
 
 
-class Impossible(Exception):  # noqa: N818 -- a bug of ours, never an attack
-    """No row of the table has this state and this outcome."""
+class Impossible(Exception):
+    """No row of the table has this state and this outcome: a bug of ours."""
 
     def __init__(self, state: State, outcome: Outcome) -> None:
         super().__init__(f"{name(state)} cannot end by {type(outcome).__name__}")
@@ -329,7 +323,9 @@ def _after_the_switch(state: Trial | Confirming, outcome: Outcome) -> State:
             return Confirming(state.attempt)
         return Reporting(state.attempt, Result(Verdict.SUCCEEDED, name(state)))
     if isinstance(outcome, Failed):
-        return Reverting(state.attempt, _rolled_back(state, outcome.code, outcome.detail))
+        return Reverting(
+            state.attempt, _rolled_back(state, outcome.code, outcome.detail)
+        )
     if isinstance(outcome, Booted):
         return _booted(state, outcome)
     raise Impossible(state, outcome)

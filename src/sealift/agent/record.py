@@ -1,4 +1,4 @@
-"""One durable record in two copies, so that no cut can leave none.
+r"""One durable record in two copies, so that no cut can leave none.
 
 The journal, the counter floors and the reference loader's store are each one such
 record. A copy is one line of ASCII, then the payload::
@@ -227,5 +227,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _translated(error: OSError, path: str) -> SealiftError:
-    kind = SpaceError if errno.errorcode.get(error.errno or 0) in _NO_ROOM else StateError
+    kind = (
+        SpaceError if errno.errorcode.get(error.errno or 0) in _NO_ROOM else StateError
+    )
     return kind(f"{path}: {error.strerror}", path=path)

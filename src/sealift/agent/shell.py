@@ -59,6 +59,7 @@ class Component:
     restarts what the component lives in; it may raise ``SystemExit`` or return while
     the restart is under way, then it is called again after ``Limits.restart_seconds``.
     ``factory`` is what the confirmed slot holds before the first update, if known.
+    ``trial_seconds`` is how long a trial may last in one boot until it is healthy.
     """
 
     ecu_id: str
@@ -67,6 +68,7 @@ class Component:
     restart: Callable[[], None]
     health: Health
     factory: Artifact | None = None
+    trial_seconds: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,9 @@ class Poll(Protocol):
         SealiftError: no answer, or none that verifies. Nothing under way is touched.
     """
 
-    def __call__(self) -> Sequence[Instruction] | None: ...
+    def __call__(self) -> Sequence[Instruction] | None:
+        """The whole present order, or "as before"."""
+        ...
 
 
 class Report(Protocol):
@@ -109,21 +113,23 @@ class Report(Protocol):
         SealiftError: it was not stored; it will be handed over again.
     """
 
-    def __call__(self, result: AttemptResult, /) -> None: ...
+    def __call__(self, result: AttemptResult, /) -> None:
+        """Keep ``result``; one with a known ``id`` is the same result again."""
+        ...
 
 
 class Gate(Protocol):
     """Whether the switch may be written now; see ``agent.gate``."""
 
-    def __call__(self, order: Instruction, /) -> gates.Decision: ...
+    def __call__(self, order: Instruction, /) -> gates.Decision:
+        """Open, or closed for so many seconds."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Times of the loop, in seconds."""
 
-    trial: float = 600.0
-    """From the first moment of a trial in one boot until it has to be healthy."""
     fresh: float = 900.0
     """How old the last word of the Director may be when the switch is written."""
     retry: float = 30.0
@@ -141,7 +147,9 @@ class Outside:
     gate: Gate = field(default=lambda _order: gates.Open())
     interval: Callable[[], float] = field(default=lambda: 300.0)
     """Seconds until the next poll, as the server dictates, jitter included."""
-    notice: Callable[[str, SealiftError], None] = field(default=lambda _ecu, _error: None)
+    notice: Callable[[str, SealiftError], None] = field(
+        default=lambda _ecu, _error: None
+    )
     """``notice(ecu_id, error)``: something hinders, and will be tried again."""
     changed: Callable[[str, State], None] = field(default=lambda _ecu, _state: None)
     """``changed(ecu_id, state)``: a state was journaled."""
@@ -255,7 +263,9 @@ class Shell:
         salt = (probe.boot_id, str(self._journal.sequence))
         digest = hashlib.sha256("\n".join(facts + salt).encode()).hexdigest()
         home = probe.running
-        return Instructed(Attempt(digest[:32], order, home.other, home, state.installed))
+        return Instructed(
+            Attempt(digest[:32], order, home.other, home, state.installed)
+        )
 
     # ── settling ─────────────────────────────────────────────────────────────────────
     def _settle(self, *kinds: type[State]) -> None:
@@ -284,7 +294,7 @@ class Shell:
         return outcome is not None and self._move(ecu_id, outcome)
 
     def _guarded(self, ecu_id: str, act: Callable[[], _Duty]) -> Outcome | None:
-        """Perform; an error becomes an outcome where the state has one, else a pause."""
+        """Perform; an error is an outcome where the state has one, else a pause."""
         try:
             found = act()
         except SealiftError as error:
@@ -316,7 +326,9 @@ class Shell:
     def _hindrance(self, ecu_id: str, error: SealiftError) -> _Duty:
         state = self._states[ecu_id]
         self._outside.notice(ecu_id, error)
-        if isinstance(state, Staging) and isinstance(error, TransportError | PolicyError):
+        if isinstance(state, Staging) and isinstance(
+            error, TransportError | PolicyError
+        ):
             return NotYet(self._back_off(ecu_id))
         if isinstance(state, Staging | Staged | Arming | Trial | Confirming):
             return Failed(error.code, error.message)
@@ -358,7 +370,9 @@ class Shell:
             case Idle():
                 return NotYet(self._outside.interval())
             case Staging(attempt):
-                part.installer.stage(attempt.order, attempt.slot, part.fill(attempt.order))
+                part.installer.stage(
+                    attempt.order, attempt.slot, part.fill(attempt.order)
+                )
                 return Done()
             case Staged(attempt):
                 return self._wait(attempt.order)
@@ -409,7 +423,7 @@ class Shell:
         probe = part.installer.probe()
         if probe.running is not state.attempt.slot or probe.boot_id != state.boot_id:
             return self._booted(part)
-        if self._clock.monotonic() - state.since > self._limits.trial:
+        if self._clock.monotonic() - state.since > part.trial_seconds:
             return Failed(BootError.code, "the trial's deadline passed")
         results = part.health.check(state.attempt.order)
         if sick := [result for result in results if not result.ok]:

@@ -56,7 +56,7 @@ def compare(left: str, right: str) -> int:
                 return found
             continue
 
-        # 8: letters compare one by one, capitals below small ones, shorter below longer.
+        # 8: letters compare one by one, capitals below small, shorter below longer.
         mine, left = _prefix(left, _LETTERS)
         theirs, right = _prefix(right, _LETTERS)
         if found := _sign(mine, theirs):

@@ -33,6 +33,7 @@ from sealift.sim.flash import (
     Door,
     Flash,
     FlashCells,
+    FlashCounter,
     FlashSlots,
     FlashStorage,
     Killed,
@@ -55,7 +56,7 @@ MOST_ROUNDS = 40
 
 
 class Restarted(BaseException):
-    """The agent had the device restarted, without a word to the caches."""
+    """The agent had the device restarted, in good order: caches are written back."""
 
 
 class Bitten(BaseException):
@@ -108,7 +109,15 @@ class Image:
         name = f"sim-board/main-{version}.img"
         ids = ("sim-board-r1",)
         artifact = Artifact(
-            name, len(content), digest, None, SEGMENT_BYTES, digest, ids, counter, version
+            name,
+            len(content),
+            digest,
+            None,
+            SEGMENT_BYTES,
+            digest,
+            ids,
+            counter,
+            version,
         )
         return cls(kind, content, artifact)
 
@@ -145,7 +154,7 @@ class Scene:
 
 @dataclass
 class Device:
-    """One device, from power-on to rest. Mutants override the parts they are made of."""
+    """One device, from power-on to rest. Mutants override the ``make_…`` methods."""
 
     scene: Scene = field(default_factory=Scene)
     cuts: Sequence[float] = ()
@@ -160,6 +169,7 @@ class Device:
             self.door, self.scene.weather, seed=self.scene.seed, spoiled=spoiled
         )
         self.storage = FlashStorage(self.door)
+        self.counter = FlashCounter(self.door)
         self.image = NEW[self.scene.kind]
         self.images = {OLD.content: OLD, self.image.content: self.image}
         self.orders: list[Instruction] = [self.image.order()]
@@ -172,7 +182,7 @@ class Device:
         self.flash.make("slot.b", bytes(SLOT_BYTES))
 
     # ── parts, as a mutant may want them otherwise ───────────────────────────────────
-    def journal_cells(self) -> Cells:
+    def make_journal_cells(self) -> Cells:
         """Where the journal lies."""
         return FlashCells(self.flash, "journal")
 
@@ -185,8 +195,9 @@ class Device:
         return Shell([part], journal, self.make_floors(), self.clock, outside)
 
     def make_floors(self) -> Floors:
-        """The counter floors."""
-        return Floors(Record(FlashCells(self.flash, "floor"), limit=JOURNAL_BYTES))
+        """The counter floors: a record, and a counter in hardware."""
+        record = Record(FlashCells(self.flash, "floor"), limit=JOURNAL_BYTES)
+        return Floors(record, {ECU: self.counter})
 
     # ── life ─────────────────────────────────────────────────────────────────────────
     def settle(self) -> Device:
@@ -206,22 +217,26 @@ class Device:
             self._start()
             while not (rested := self._serve()):
                 pass
-        except (PowerCut, Restarted, Bitten, Killed) as end:  # Killed: in the loader
-            self.trace.append(f"{self.door.steps}: {type(end).__name__}")
+        except Restarted:
+            self._note("restarts")
+            self.flash.sync()
+        except (PowerCut, Bitten, Killed) as end:  # Killed: inside the loader
+            self._note(type(end).__name__)
             self.flash.lose_power()
-            return False
-        return rested
+        else:
+            return rested
+        return False
 
     def _serve(self) -> bool:
         """One life of the agent's process; ``False`` if it was killed."""
         try:
             return self._agent()
         except Killed:
-            self.trace.append(f"{self.door.steps}: Killed")
+            self._note("Killed")
             return False
 
     def _start(self) -> None:
-        """The loader's part: decide, count, start what lies there, judge what that is."""
+        """The loader's part: decide, count, start; and judge what was started."""
         self.boots += 1
         if self.seen is not None:
             self.seen.add(self.flash.fingerprint())
@@ -229,7 +244,7 @@ class Device:
         for _ in range(MOST_STARTS):
             before = store.read()
             self._floor_rule(before)
-            slot, after = choose(before)
+            slot, after = choose(before, counts=self._counts)
             if after != before:
                 store.write(after)
             image = self.whole(slot)
@@ -243,7 +258,7 @@ class Device:
                 raise Bitten
             self.running = slot
             self.clock.reboot()
-            self.trace.append(f"{self.door.steps}: slot {slot} runs")
+            self._note(f"slot {slot} runs")
             return
         raise Bricked("the loader finds nothing to start")
 
@@ -252,18 +267,16 @@ class Device:
         boot = FileBoot(
             self.store(),
             lambda: Started(self.running, self.clock.boot_id()),
-            counts=self.scene.loader is Loader.COUNTING,
+            counts=self._counts,
         )
         installer = self.make_installer(boot)
         part = Component(ECU, installer, self._fill, _restart, self, OLD.artifact)
         outside = Outside(
             poll=lambda: self.orders,
             report=self._report,
-            changed=lambda _ecu, state: self.trace.append(
-                f"{self.door.steps}: {type(state).__name__}"
-            ),
+            changed=lambda _ecu, state: self._note(type(state).__name__),
         )
-        cells = Record(self.journal_cells(), limit=JOURNAL_BYTES, what="journal")
+        cells = Record(self.make_journal_cells(), limit=JOURNAL_BYTES, what="journal")
         shell = self._shell = self.make_shell(part, Journal(cells), outside)
         for _ in range(MOST_ROUNDS):
             rest = shell.once()
@@ -295,6 +308,9 @@ class Device:
 
         return fill
 
+    def _note(self, what: str) -> None:
+        self.trace.append(f"{self.door.steps}: {what}")
+
     def _report(self, result: AttemptResult) -> None:
         name = f"report.{result.id}"
         told = {
@@ -307,6 +323,10 @@ class Device:
         if self.storage.read(name) not in {None, raw}:
             self.found.append(f"two different reports under {name}")
         self.storage.commit({name: raw})
+
+    @property
+    def _counts(self) -> bool:
+        return self.scene.loader is Loader.COUNTING
 
     # ── looking at it ────────────────────────────────────────────────────────────────
     @property
@@ -342,7 +362,10 @@ class Device:
     def _at_home(self) -> Iterable[str]:
         store = self.store().read()
         if self.running is not store.default or store.next is not store.default:
-            yield f"slot {self.running} runs, the loader holds {store}"
+            yield (
+                f"slot {self.running} runs unconfirmed: default {store.default}, "
+                f"trial {store.trial}, tries {store.tries}"
+            )
         if self.whole(self.running) is None:
             yield f"slot {self.running} is not whole"
 
@@ -355,7 +378,8 @@ class Device:
         for told in reports:
             succeeded = told["verdict"] == Verdict.SUCCEEDED
             if succeeded is not runs_new:
-                yield f"report says {told['verdict']}, slot {self.running} runs {image}"
+                runs = image.artifact.name if image else "nothing whole"
+                yield f"report says {told['verdict']}, slot {self.running} runs {runs}"
         if runs_new and self.scene.kind is not Kind.GOOD:
             yield f"a {self.scene.kind} image was confirmed"
         if not runs_new and self._had_to_succeed():

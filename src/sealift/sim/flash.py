@@ -64,8 +64,8 @@ class Door:
 class Flash:
     """Named regions of bytes behind a volatile cache.
 
-    ``spoiled`` are the numbers of slot writes that a bad medium keeps wrongly: the cache
-    shows what was written, the medium holds one bit less.
+    ``spoiled`` are the numbers of slot writes that a bad medium keeps wrongly: the
+    cache shows what was written, the medium holds one bit less.
     """
 
     def __init__(
@@ -136,6 +136,12 @@ class Flash:
     def lose_power(self) -> None:
         """Empty the cache as the weather wants."""
         self._scatter(self._pending, self._weather)
+        self._pending = []
+        self._seen = {name: bytearray(it) for name, it in self.medium.items()}
+
+    def sync(self) -> None:
+        """Write everything back, as a restart in good order does. No step, no cut."""
+        self._scatter(self._pending, Weather.KEPT)
         self._pending = []
         self._seen = {name: bytearray(it) for name, it in self.medium.items()}
 
@@ -241,6 +247,28 @@ class FlashSlots:
         if f"slot.{slot}" not in self._flash.medium:
             raise SlotError(f"there is no slot {slot}")
         return FlashSlot(self._flash, slot, writable=writable)
+
+
+class FlashCounter:
+    """:class:`~sealift.agent.ports.Counter` that passes the door for every rise."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._value = 0
+
+    def value(self) -> int:
+        """The lowest counter still accepted."""
+        return self._value
+
+    def advance(self, counter: int) -> None:
+        """Raise it, as one step; never lower it."""
+        if counter <= self._value:
+            return
+        if self._door.enter():
+            self._value = counter if self._door.steps % 2 else self._value
+            raise PowerCut
+        self._value = counter
+        self._door.leave()
 
 
 class FlashStorage:

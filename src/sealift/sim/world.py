@@ -69,7 +69,7 @@ class SimClock:
 
 
 class World:
-    """One seed, one clock: everything random or timed in a simulation hangs on these."""
+    """One seed, one clock: all chance and time of a simulation hang on these."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed

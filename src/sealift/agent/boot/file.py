@@ -6,7 +6,7 @@ payload is ASCII lines ``name=value`` in this order, so that a shell script read
 
     default=a           the confirmed slot
     trial=b             the slot on trial, or "-"
-    tries=2             starts the trial has left, 0 … 9; each start counts one down first
+    tries=2             starts the trial has left, 0 … 9; counted down before a start
     a=good              per slot: empty, writing, trial, good, bad
     b=trial
 
@@ -26,7 +26,7 @@ import dataclasses
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from sealift.agent.files import read_all
 from sealift.agent.ports import BootState
@@ -55,12 +55,14 @@ STORE_BYTES = 256
 _RUNNING_BYTES = 512
 _STORE = re.compile(
     r"default=(?P<default>[ab])\ntrial=(?P<trial>[ab-])\ntries=(?P<tries>[0-9])\n"
-    r"a=(?P<a>empty|writing|trial|good|bad)\nb=(?P<b>empty|writing|trial|good|bad)\n"
+    r"a=(?P<a>empty|writing|trial|good|bad)\n"
+    r"b=(?P<b>empty|writing|trial|good|bad)\n"
 )
 _HOME = re.compile(r"confirmed=([ab])\n")
 _RUNNING = re.compile(r"slot=([ab])\nboot_id=([0-9A-Za-z-]{1,64})\n")
 
 Condition = Literal["empty", "writing", "trial", "good", "bad"]
+_CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,25 +110,31 @@ class Store:
         found = _STORE.fullmatch(text)
         if found is None:
             raise MalformedError("the loader's record has a wrong form")
-        trial, a, b = found["trial"], found["a"], found["b"]
+        trial = found["trial"]
         return cls(
             default=Slot(found["default"]),
             trial=None if trial == "-" else Slot(trial),
             tries=int(found["tries"]),
-            a=a,  # type: ignore[arg-type] -- the pattern admits nothing else
-            b=b,  # type: ignore[arg-type]
+            a=_condition(found["a"]),
+            b=_condition(found["b"]),
         )
 
 
-def choose(store: Store) -> tuple[Slot, Store]:
-    """The loader's decision: what to start, and the store to write *before* starting it.
+def _condition(text: str) -> Condition:
+    return _CONDITIONS[_CONDITIONS.index(text)]
+
+
+def choose(store: Store, *, counts: bool = True) -> tuple[Slot, Store]:
+    """The loader's decision: what to start, and the store to write *before* that.
 
     An attempt is used up before the kernel gets control, and only on trial (B4); once
-    they are used up the confirmed slot starts (B5).
+    they are used up the confirmed slot starts (B5). A loader that cannot count
+    (``counts`` is false) forgets the trial as it starts it.
     """
     if store.trial is None or not store.tries:
         return store.default, store
-    return store.trial, dataclasses.replace(store, tries=store.tries - 1)
+    left = store.tries - 1 if counts else 0
+    return store.trial, dataclasses.replace(store, tries=left)
 
 
 class LoaderStore:

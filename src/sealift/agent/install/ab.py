@@ -53,8 +53,8 @@ class AbInstaller:
 
         Raises:
             SlotError: ``slot`` runs now, or reads back differently. SpaceError: too
-            small; nothing was erased. BootError: this boot is a trial itself, so the
-            other slot is the only way home. PayloadError, TransportError: from ``fill``.
+            small; nothing was erased. BootError: this boot is a trial, so the
+            other slot is its way home. PayloadError, TransportError: from ``fill``.
         """
         home = self._refuse_running(slot)
         with self._open(slot, writable=True) as into:
