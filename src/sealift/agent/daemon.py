@@ -1,18 +1,19 @@
 """The light parent of ``sealift-agent run``: poll, sleep, send a child to work.
 
 It never loads ``cryptography``. A full check runs in a child (see ``child``): at the
-start, which resumes whatever a cut left in the journal before any network; on news;
-when the Director's Timestamp expires; and at least once a day.
+start, where it resumes whatever a cut left in the journal before any network; on news,
+which is the verifier's cheap question; when a component said it would be ready; after a
+child was killed; and at least once a day.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sealift.agent import log, schedule
 from sealift.agent.child import RESTART, Ended
-from sealift.agent.watch import Known, Look
 from sealift.core.errors import SealiftError
 
 if TYPE_CHECKING:
@@ -20,13 +21,24 @@ if TYPE_CHECKING:
 
     from sealift.agent.ports import Clock
     from sealift.agent.signals import Signals
-    from sealift.agent.watch import Watch
+    from sealift.agent.trust import Polled
 
 FULL_CHECK_SECONDS = 86_400.0
 """A full check at least this often, news or not."""
 
-EXPIRED_AGAIN_SECONDS = 3_600.0
-"""After a full check that found the Timestamp expired, the next one for that reason."""
+Settled = Mapping[str, list[bytes]]
+
+
+class Ask(Protocol):
+    """The cheap question: whether a full check is worth it; see ``Verifier.poll``."""
+
+    def __call__(self, settled: Settled, /) -> Polled:
+        """Ask the server.
+
+        Raises:
+            SealiftError: no usable answer.
+        """
+        ...
 
 
 class Work(Protocol):
@@ -59,7 +71,7 @@ class Daemon:
 
     def __init__(
         self,
-        watch: Watch,
+        ask: Ask,
         work: Work,
         clock: Clock,
         signals: Signals,
@@ -67,7 +79,7 @@ class Daemon:
         chance: Callable[[], float],
         note: Callable[[Facts], None] = lambda _: None,
     ) -> None:
-        self._watch = watch
+        self._ask = ask
         self._work = work
         self._clock = clock
         self._signals = signals
@@ -79,7 +91,7 @@ class Daemon:
         self._failures = 0
         self._unfinished = False
         self._asked: float | None = None
-        self._expires: float | None = None
+        self._settled: Settled = {}
         self._rest: float | None = None
         self._checked_at = float("-inf")
 
@@ -98,24 +110,26 @@ class Daemon:
     def _check(self) -> int:
         ended = self._work()
         self._checked_at = self._clock.monotonic()
-        self._learn(ended)
         self._unfinished = not ended.whole
-        if self._unfinished or ended.summary.get("again") is True:
-            self._failures += 1
-            self._watch.forget()
-        else:
-            self._failures = 0
+        self._learn(ended.summary)
         error = ended.summary.get("error")
-        crashed = "device.state" if self._unfinished else None
-        self._facts.last_error = error if isinstance(error, str) else crashed
+        if self._unfinished or isinstance(error, str):
+            self._failures += 1
+            self._facts.last_error = str(error or "device.state")
+        else:
+            self._failures, self._facts.last_error = 0, None
         return ended.status
 
-    def _learn(self, ended: Ended) -> None:
-        known = Known.from_summary(ended.summary)
-        self._watch.learn(known)
-        self._expires = known.expires if known else self._expires
-        self._rest = _number(ended.summary.get("rest"))
-        self._dictated = _number(ended.summary.get("poll_seconds")) or self._dictated
+    def _learn(self, told: Mapping[str, object]) -> None:
+        self._rest = _number(told.get("rest"))
+        self._asked = _number(told.get("retry_after"))
+        self._dictated = _number(told.get("poll_seconds")) or self._dictated
+        settled = told.get("settled")
+        if isinstance(settled, dict):
+            self._settled = {
+                str(ecu): [bytes.fromhex(digest) for digest in digests]
+                for ecu, digests in settled.items()
+            }
 
     # ── the light poll ───────────────────────────────────────────────────────────
     def _is_due(self) -> bool:
@@ -123,35 +137,25 @@ class Daemon:
         if self._signals.take_hint() or self._overdue():
             return True
         try:
-            look = self._watch.look()
+            found = self._ask(self._settled)
         except SealiftError as error:
-            self._failed(error)
+            self._failures += 1
+            self._asked = _number(error.fields.get("retry_after"))
+            self._facts.last_error = error.code
+            log.failed("poll", error, failures=self._failures)
             return False
-        self._looked(look)
-        return look.news
+        self._facts.last_poll = self._clock.now().timestamp()
+        self._dictated = found.poll_seconds or self._dictated
+        log.info("poll", news=found.news, interval=self._interval())
+        if not found.news:
+            self._failures, self._asked, self._facts.last_error = 0, None, None
+        return found.news
 
     def _overdue(self) -> bool:
+        """A killed child left a journal to resume, network or not; a wait is over."""
         since = self._clock.monotonic() - self._checked_at
-        if since >= FULL_CHECK_SECONDS or self._unfinished:
-            return True  # a killed child left a journal to resume, network or not
-        if self._rest is not None and since >= self._rest:
-            return True
-        expired = self._expires is not None and (
-            self._clock.now().timestamp() >= self._expires
-        )
-        return expired and since >= EXPIRED_AGAIN_SECONDS
-
-    def _looked(self, look: Look) -> None:
-        self._failures, self._asked = 0, None
-        self._dictated = look.poll_seconds or self._dictated
-        self._facts.last_poll = self._clock.now().timestamp()
-        log.info("poll", news=look.news, interval=self._interval())
-
-    def _failed(self, error: SealiftError) -> None:
-        self._failures += 1
-        self._asked = _number(error.fields.get("retry_after"))
-        self._facts.last_error = error.code
-        log.failed("poll", error, failures=self._failures)
+        waited = self._rest is not None and since >= self._rest
+        return self._unfinished or waited or since >= FULL_CHECK_SECONDS
 
     # ── waiting ──────────────────────────────────────────────────────────────────
     def _interval(self) -> float:

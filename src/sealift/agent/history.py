@@ -16,7 +16,7 @@ from sealift.core.errors import SealiftError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sealift.agent.ports import Storage
+    from sealift.agent.ports import Readable
     from sealift.agent.shell import AttemptResult
 
 RECORD = "history"
@@ -27,13 +27,13 @@ _LIMIT = 256 * 1024
 Entry = dict[str, object]
 
 
-def read(storage: Storage) -> list[Entry]:
+def read(records: Readable) -> list[Entry]:
     """The entries, oldest first; none if there is no readable record.
 
     Raises:
         StateError, TrustAnchorError: the store itself cannot be read.
     """
-    raw = storage.read(RECORD)
+    raw = records.read(RECORD)
     try:
         found = [] if raw is None else canonical.parse(raw, _LIMIT)
     except SealiftError:

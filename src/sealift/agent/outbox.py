@@ -29,7 +29,7 @@ from sealift.core.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sealift.agent.ports import Storage, Transport
+    from sealift.agent.ports import Readable, Storage, Transport
 
 MOST_REPORTS = 64
 """Reports that wait at most; the server keeps the hashes of as many."""
@@ -73,6 +73,24 @@ class _Queue:
     gap: bool = False
     waiting: tuple[int, ...] = ()  # counters, oldest first
     refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """The outbox from outside: how many wait, and the code of the last refusal."""
+
+    waiting: int
+    last_refusal: str | None
+
+
+def look(records: Readable) -> Looks:
+    """What ``status`` shows of the queue.
+
+    Raises:
+        StateError: its record is damaged.
+    """
+    queue = _read(records)
+    return Looks(len(queue.waiting), queue.refused)
 
 
 class Outbox:
@@ -122,12 +140,7 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """How many reports wait."""
-        return len(self._queue().waiting)
-
-    @property
-    def last_refusal(self) -> str | None:
-        """Code with which the server last refused a report for good."""
-        return self._queue().refused
+        return look(self._storage).waiting
 
     def deliver(self, transport: Transport) -> Delivery:
         """Send what waits, oldest first, byte for byte as stored, until one fails.
@@ -177,8 +190,12 @@ class Outbox:
         self._storage.commit({**changes, _STATE: _encoded(queue)})
 
     def _queue(self) -> _Queue:
-        raw = self._storage.read(_STATE)
-        return _Queue() if raw is None else _decoded(raw)
+        return _read(self._storage)
+
+
+def _read(records: Readable) -> _Queue:
+    raw = records.read(_STATE)
+    return _Queue() if raw is None else _decoded(raw)
 
 
 def _is_final(error: SealiftError) -> bool:

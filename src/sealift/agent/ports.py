@@ -41,12 +41,20 @@ class Clock(Protocol):
 
 
 # ── storage ──────────────────────────────────────────────────────────────────────────
-class Storage(Protocol):
-    """Small durable records under flat names (``[a-z0-9._%-]``, no ``/``)."""
+class Readable(Protocol):
+    """Records as somebody sees them who may not change them."""
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of a record, ``None`` if there is none."""
+        """The bytes of a record, ``None`` if there is none.
+
+        Raises:
+            StateError: it is damaged or cannot be read.
+        """
         ...
+
+
+class Storage(Readable, Protocol):
+    """Small durable records under flat names (``[a-z0-9._%-]``, no ``/``)."""
 
     def commit(self, changes: Mapping[str, bytes | None]) -> None:
         """Write and delete (``None``) several records in one atomic, durable step.

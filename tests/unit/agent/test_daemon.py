@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,25 +15,23 @@ import pytest
 from sealift.agent import child
 from sealift.agent.child import RESTART, Ended
 from sealift.agent.daemon import FULL_CHECK_SECONDS, Daemon, Facts, Pace
-from sealift.agent.ports import Answer
 from sealift.agent.signals import Signals
-from sealift.agent.watch import Known, Watch
+from sealift.agent.trust import Polled
 from sealift.core.errors import FailedTransferError, RollbackError
 
 EPOCH = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
-TIMESTAMP = "director/metadata/timestamp.json"
 
 
 @dataclass
 class World:
-    """A clock that only waiting moves, a server of a few files, children that are told."""
+    """A clock that only waiting moves, a server that has news, children that are told."""
 
     now_s: float = 0.0
-    files: dict[str, bytes] = field(default_factory=dict)
+    news: bool = False
     down: bool = False
     retry_after: int | None = None
     poll_seconds: int | None = None
-    asked: list[str] = field(default_factory=list)
+    asked: list[Mapping[str, list[bytes]]] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     checks: list[float] = field(default_factory=list)
     ends: list[Ended] = field(default_factory=list)
@@ -66,37 +63,19 @@ class World:
         hinted, self.hinted = self.hinted, False
         return hinted
 
-    # ── transport ──
-    def get(self, path: str, *, limit: int, etag: str | None = None) -> Answer:
-        self.asked.append(path)
+    # ── server ──
+    def ask(self, settled: Mapping[str, list[bytes]]) -> Polled:
+        self.asked.append(settled)
         if self.down:
             raise FailedTransferError("down", retry_after=self.retry_after)
-        body = self.files.get(path)
-        if body is None:
-            return Answer(404)
-        tag = hashlib.sha256(body).hexdigest()
-        if tag == etag:
-            return Answer(304, etag=tag, poll_seconds=self.poll_seconds)
-        return Answer(200, body, tag, self.poll_seconds)
-
-    def stream(
-        self, path: str, *, start: int, stop: int, length: int, drop_max: int
-    ) -> Iterator[bytes]:
-        raise AssertionError(path)
-
-    def put(self, path: str, body: bytes, *, limit: int) -> bytes:
-        raise AssertionError(path)
+        return Polled(self.news, self.poll_seconds)
 
     # ── children ──
     def work(self) -> Ended:
         self.checks.append(self.now_s)
-        return self.ends.pop(0) if self.ends else self.fine()
-
-    def fine(self, **more: object) -> Ended:
-        stamp = self.files.get(TIMESTAMP)
-        digest = hashlib.sha256(stamp).hexdigest() if stamp else None
-        known = {"director_root": 1, "image_root": 1, "timestamp": digest}
-        return Ended(0, {**known, **more})
+        if not self.down and not self.ends:
+            self.news = False
+        return self.ends.pop(0) if self.ends else Ended(0, {})
 
     def run(self, waits: int, jitter: float = 0.0) -> int:
         """Run until ``waits`` waits are over."""
@@ -106,7 +85,7 @@ class World:
 
         self.events[waits] = stop
         daemon = Daemon(
-            Watch(self),
+            self.ask,
             self.work,
             self,
             self,  # type: ignore[arg-type]  # the three members of Signals it uses
@@ -118,7 +97,7 @@ class World:
 
 @pytest.fixture
 def world() -> World:
-    return World(files={TIMESTAMP: b"one"})
+    return World()
 
 
 # ── what wakes the verifier ──────────────────────────────────────────────────────────
@@ -129,50 +108,32 @@ def test_start_resumes_before_any_network(world: World) -> None:
     assert world.asked == []
 
 
-def test_without_news_no_child_and_three_small_requests(world: World) -> None:
-    """A quiet poll asks for two next Roots and a Timestamp, and wakes nobody."""
+def test_without_news_nobody_is_woken(world: World) -> None:
+    """A quiet poll asks the cheap question and starts no child."""
     world.run(4)
-    assert len(world.checks) == 1
-    assert world.asked == 3 * [
-        "director/metadata/2.root.json",
-        TIMESTAMP,
-        "image/metadata/2.root.json",
-    ]
+    assert (len(world.checks), len(world.asked)) == (1, 3)
 
 
-@pytest.mark.parametrize(
-    "path", [TIMESTAMP, "director/metadata/2.root.json", "image/metadata/2.root.json"]
-)
-def test_news_wakes_the_verifier_once(world: World, path: str) -> None:
-    """A new Timestamp or Root starts one full check."""
-    world.events[2] = lambda: world.files.update({path: b"two"})
-    world.ends = [world.fine(), Ended(0, {"director_root": 2, "image_root": 2})]
+def test_news_wakes_the_verifier_once(world: World) -> None:
+    """News starts one full check; afterwards it is no news."""
+    world.events[2] = lambda: setattr(world, "news", True)
     world.run(6)
     assert len(world.checks) == 2
 
 
-def test_refused_news_is_not_examined_again_and_again(world: World) -> None:
-    """A forged Timestamp costs one check, not one per poll."""
-    world.events[1] = lambda: world.files.update({TIMESTAMP: b"forged"})
-    refused = world.fine(error=RollbackError.code)
-    world.ends = [world.fine(), refused]
-    world.run(8)
-    assert len(world.checks) == 2
-
-
-def test_check_that_met_a_dead_network_is_made_again(world: World) -> None:
-    """A transport failure within the check leaves the news news."""
-    world.events[1] = lambda: world.files.update({TIMESTAMP: b"two"})
-    world.ends = [world.fine(), Ended(0, {"again": True}), world.fine()]
-    world.run(6)
-    assert len(world.checks) == 3
-    assert world.waits[1] < 20, "and soon"
+def test_refused_news_is_examined_ever_more_rarely(world: World) -> None:
+    """A server that goes on lying costs one check per interval, no more."""
+    world.news = True
+    world.ends = [Ended(0, {"error": RollbackError.code}) for _ in range(30)]
+    world.run(20)
+    assert world.waits[0] < world.waits[1] < world.waits[2]
+    assert world.waits[-1] > 600
 
 
 def test_killed_child_is_started_again_without_asking_anybody(world: World) -> None:
     """SIGKILL in the middle: the next child resumes the journal, network or not."""
     world.down = True
-    world.ends = [Ended(-9, {}), Ended(-9, {}), world.fine()]
+    world.ends = [Ended(-9, {}), Ended(-9, {}), Ended(0, {})]
     world.run(3)
     assert len(world.checks) == 3
     assert world.asked == []
@@ -187,30 +148,23 @@ def test_full_check_at_least_once_a_day(world: World) -> None:
     assert all(FULL_CHECK_SECONDS <= gap <= FULL_CHECK_SECONDS + 900 for gap in gaps)
 
 
-def test_expired_timestamp_wakes_the_verifier(world: World) -> None:
-    """A freeze is noticed when the Timestamp ends, then looked at hourly."""
-    world.ends = [world.fine(expires=EPOCH + 4000)] + [
-        world.fine(expires=EPOCH + 4000, error="metadata.expired") for _ in range(9)
-    ]
-    world.run(13)
-    assert world.checks[:2] == [0.0, 4500.0]
-    assert world.checks[2] - world.checks[1] == 3600.0
-
-
 def test_unfinished_step_is_taken_up_when_it_said(world: World) -> None:
     """A child that waits for its gate names the time; the parent comes back then."""
-    world.ends = [world.fine(rest=60.0), world.fine()]
+    world.ends = [Ended(0, {"rest": 60.0})]
     world.run(2)
     assert world.checks == [0.0, 60.0]
 
 
+def test_parent_asks_with_what_the_child_settled(world: World) -> None:
+    """What runs or failed already is no news."""
+    world.ends = [Ended(0, {"settled": {"ecu": ["00ff"]}})]
+    world.run(2)
+    assert world.asked == [{"ecu": [b"\x00\xff"]}]
+
+
 def test_hint_polls_at_once(world: World) -> None:
     """SIGUSR1 makes a full check now."""
-
-    def hint() -> None:
-        world.hinted = True
-
-    world.events[2] = hint
+    world.events[2] = lambda: setattr(world, "hinted", True)
     world.run(3)
     assert len(world.checks) == 2
 
@@ -259,7 +213,7 @@ def test_facts_for_status(world: World) -> None:
         world.down = True
 
     Daemon(
-        Watch(world),
+        world.ask,
         world.work,
         world,
         world,  # type: ignore[arg-type]
@@ -271,14 +225,6 @@ def test_facts_for_status(world: World) -> None:
         (EPOCH + 900, None),
         (EPOCH + 900 + 11.25, "transport.failed"),
     ]
-
-
-@pytest.mark.parametrize(
-    "summary", [{}, {"director_root": "1"}, {"director_root": True, "image_root": 1}]
-)
-def test_summary_of_a_child_is_checked(summary: dict[str, object]) -> None:
-    """A child that told nonsense taught nothing."""
-    assert Known.from_summary(summary) is None
 
 
 # ── real children ────────────────────────────────────────────────────────────────────

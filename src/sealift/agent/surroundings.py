@@ -1,0 +1,35 @@
+"""What the agent takes from the process it is started in: next to nothing (D-12).
+
+Variables that make the interpreter or the loader run foreign code are a reason to start
+again without them, isolated; all others are dropped before anything reads them: proxies,
+temporary directories, OpenSSL configuration, locale. Memory with keys is not dumped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+"""The whole environment of the agent and of everything it starts."""
+
+_CODE = ("PYTHON", "LD_", "GLIBC_TUNABLES", "MALLOC_")
+
+
+def tidy(arguments: list[str]) -> None:
+    """Make the surroundings ours; may start the program again in its own place."""
+    if not sys.flags.isolated and any(map(_runs_code, os.environ)):
+        again = [sys.executable, "-I", "-m", "sealift.agent", *arguments]
+        with contextlib.suppress(OSError):  # then go on with what can be dropped here
+            os.execve(sys.executable, again, ENVIRONMENT)
+    os.environ.clear()
+    os.environ.update(ENVIRONMENT)
+    os.umask(0o077)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _runs_code(name: str) -> bool:
+    return name.startswith(_CODE)
