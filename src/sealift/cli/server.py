@@ -1,0 +1,194 @@
+"""``sealift server``: set up and run a server in one process on one directory."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sealift.cli.output import Json, facts, group, note, print_json, show
+
+if TYPE_CHECKING:
+    from sealift.server.app import Server
+
+__all__ = ["app"]
+
+app = group("Set up and run a server.")
+token_app = group("The operator's token.")
+app.add_typer(token_app, name="token")
+
+Directory = Annotated[Path, typer.Argument(help="The server's directory.")]
+DeviceListen = Annotated[
+    str | None,
+    typer.Option(
+        "--device-listen", help="HOST:PORT for devices (client certificates)."
+    ),
+]
+OperatorListen = Annotated[
+    str | None,
+    typer.Option("--operator-listen", help="HOST:PORT for operators (token)."),
+]
+HostNames = Annotated[
+    list[str] | None,
+    typer.Option("--host-name", help="Name or address in the TLS certificate; repeat."),
+]
+
+
+@app.command("init")
+def init(
+    directory: Directory,
+    as_json: Json = False,
+    device_listen: DeviceListen = None,
+    operator_listen: OperatorListen = None,
+    host_name: HostNames = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Make and accept throw-away keys only.")
+    ] = False,
+) -> None:
+    """Make a server's directory with fresh keys; prints the operator token once."""
+    from sealift.server.app import SystemChance, SystemClock, create
+    from sealift.server.config import Config, Layout
+
+    defaults = Config()
+    config = Config(
+        device_listen=device_listen or defaults.device_listen,
+        operator_listen=operator_listen or defaults.operator_listen,
+        host_names=tuple(host_name or defaults.host_names),
+        demo=demo,
+    )
+    token = create(directory, config, SystemClock(), SystemChance())
+    layout = Layout(directory.absolute())
+    found = {
+        "directory": str(layout.root),
+        "online_keys": str(layout.public / "online-keys.json"),
+        "tls_ca": str(layout.certificate("tls-ca")),
+        "operator_token": token,
+    }
+
+    def text() -> None:
+        facts({name.replace("_", " "): value for name, value in found.items()})
+        note("the token is shown this once and kept only as a digest; store it safely")
+        note(f"next: sealift init DESK --online {found['online_keys']}")
+
+    show(found, as_json=as_json, text=text)
+
+
+@app.command("run")
+def run(
+    directory: Directory,
+    as_json: Json = False,
+    device_listen: DeviceListen = None,
+    operator_listen: OperatorListen = None,
+) -> None:
+    """Serve devices and operators until interrupted."""
+    from dataclasses import replace
+
+    from sealift.server.app import SystemChance, SystemClock, build
+    from sealift.server.directory import exclusive, open_directory
+
+    clock = SystemClock()
+    opened = open_directory(directory, clock.now())
+    config = replace(
+        opened.config,
+        device_listen=device_listen or opened.config.device_listen,
+        operator_listen=operator_listen or opened.config.operator_listen,
+    )
+    with exclusive(opened.layout):
+        server = build(replace(opened, config=config), clock, SystemChance())
+        try:
+            asyncio.run(_serve(server, as_json=as_json))
+        finally:
+            server.close()
+
+
+async def _serve(server: Server, *, as_json: bool) -> None:
+    from sealift.server import listen
+    from sealift.server.config import address
+
+    layout = server.layout
+    pair = layout.certificate("tls-server"), layout.key("tls-server")
+    device = listen.Listener(
+        server.device,
+        listen.bind(*address(server.config.device_listen)),
+        listen.tls_context(*pair, client_authority=layout.certificate("device-ca")),
+    )
+    operator = listen.Listener(
+        server.operator,
+        listen.bind(*address(server.config.operator_listen)),
+        listen.tls_context(*pair),
+    )
+
+    def ready() -> None:
+        found = {
+            "device": _url(server, device.bound.getsockname()),
+            "operator": _url(server, operator.bound.getsockname()),
+        }
+        if as_json:
+            print_json(found)
+        else:
+            facts({f"{name} listener": url for name, url in found.items()})
+            note("stop with Ctrl-C")
+        sys.stdout.flush()
+
+    await listen.serve(
+        device,
+        operator,
+        background=server.background,
+        ready=ready,
+        stop=asyncio.Event(),
+    )
+
+
+def _url(server: Server, bound: tuple[str, int]) -> str:
+    return f"https://{server.config.host_names[0]}:{bound[1]}"
+
+
+@app.command("status")
+def status(directory: Directory, as_json: Json = False) -> None:
+    """Check a server's directory and show what it holds; it need not run."""
+    from sealift.server.app import SystemChance, SystemClock, open_means
+    from sealift.server.directory import open_directory
+    from sealift.server.services import audit, devices, metadata, releases
+
+    clock = SystemClock()
+    opened = open_directory(directory, clock.now())
+    means = open_means(opened, clock, SystemChance())
+    session = means.store.reader
+    found: dict[str, object] = {
+        "directory": str(opened.layout.root),
+        "device_listen": opened.config.device_listen,
+        "operator_listen": opened.config.operator_listen,
+        "devices": len(devices.all_devices(session)),
+        "releases": len(releases.all_releases(session)),
+        "audit_leaves": audit.size(session),
+    }
+    for repository in ("director", "image"):
+        root = metadata.newest(session, repository, "root")
+        found[f"{repository}_root"] = None if root is None else root.version
+    means.store.close()
+    show(
+        found,
+        as_json=as_json,
+        text=lambda: facts({n.replace("_", " "): v for n, v in found.items()}),
+    )
+
+
+@token_app.command("rotate")
+def rotate(directory: Directory, as_json: Json = False) -> None:
+    """Make a new operator token; the old one ends at once."""
+    from sealift.server.app import SystemChance, SystemClock, open_means
+    from sealift.server.directory import open_directory
+    from sealift.server.services import accounts, audit
+
+    clock = SystemClock()
+    means = open_means(open_directory(directory, clock.now()), clock, SystemChance())
+    token = accounts.rotate_token(means, audit.SYSTEM)
+    means.store.close()
+    show(
+        {"operator_token": token},
+        as_json=as_json,
+        text=lambda: print(token),
+    )

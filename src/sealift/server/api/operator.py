@@ -1,0 +1,569 @@
+"""What operators and their programs see: one table of operations, all behind a token.
+
+The routes, the OpenAPI document and the tests are made from :data:`OPERATIONS`; there
+is no route that is not in it, and no request reaches one without the token.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.routing import Route, Router
+
+from sealift.core.errors import FormatError, InvalidInputError, NotFoundError
+from sealift.core.types import Container
+from sealift.server.api import wire
+from sealift.server.api.auth import (
+    Endpoint,
+    Guard,
+    announced_length,
+    bearer_token,
+    body_pieces,
+    read_body,
+)
+from sealift.server.api.problems import send_json
+from sealift.server.services import (
+    accounts,
+    audit,
+    deployments,
+    devices,
+    identity,
+    metadata,
+    releases,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from sealift.core.audit import Actor
+    from sealift.server.api.auth import RateLimiter
+    from sealift.server.config import Limits
+    from sealift.server.ports import Means, Session
+
+__all__ = ["OPERATIONS", "PREFIX", "Operation", "OperatorFace"]
+
+PREFIX = "/api/v1"
+_ACTOR = "sealift.actor"
+_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One authenticated request: who, path parameters, query, body."""
+
+    actor: Actor
+    parameters: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Any
+    scope: Scope
+    receive: Receive
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One endpoint. ``takes`` is the type of a JSON body, or how raw bytes come.
+
+    ``handler`` names a method of :class:`OperatorFace`.
+    """
+
+    method: str
+    path: str
+    handler: str
+    summary: str
+    gives: type[Any] | None
+    takes: type[Any] | None = None
+    raw: str | None = None
+    """``metadata`` is read whole, ``container`` is streamed to disk."""
+
+
+OPERATIONS = (
+    Operation("GET", "/status", "status", "What this server holds.", wire.StatusAnswer),
+    Operation("GET", "/openapi.json", "openapi", "This document.", None),
+    Operation(
+        "POST",
+        "/metadata/{repository}/root",
+        "publish_root",
+        "Publish the next root of `image` or `director`.",
+        wire.RootAnswer,
+        raw="metadata",
+    ),
+    Operation(
+        "POST",
+        "/metadata/image/targets",
+        "publish_targets",
+        "Publish Image Targets; Snapshot and Timestamp are signed over it.",
+        wire.TargetsAnswer,
+        raw="metadata",
+    ),
+    Operation(
+        "GET",
+        "/metadata/{repository}/{role}",
+        "show_metadata",
+        "The newest published file of a role, byte for byte.",
+        None,
+    ),
+    Operation(
+        "PUT",
+        "/containers/{name}",
+        "store_container",
+        "Store a payload container under a new name.",
+        wire.ContainerAnswer,
+        raw="container",
+    ),
+    Operation(
+        "GET",
+        "/containers/{name}",
+        "show_container",
+        "What is stored under that name.",
+        wire.ContainerAnswer,
+    ),
+    Operation(
+        "POST",
+        "/releases",
+        "publish_release",
+        "Publish a release of listed artifacts and stored containers.",
+        wire.ReleaseAnswer,
+        takes=wire.ReleaseBody,
+    ),
+    Operation(
+        "GET", "/releases", "list_releases", "Every release.", wire.ReleasesAnswer
+    ),
+    Operation(
+        "GET", "/releases/{id}", "show_release", "One release.", wire.ReleaseAnswer
+    ),
+    Operation(
+        "POST",
+        "/devices",
+        "enrol",
+        "Enrol a device and give it a certificate.",
+        wire.EnrolledAnswer,
+        takes=wire.EnrolBody,
+    ),
+    Operation(
+        "GET",
+        "/devices",
+        "list_devices",
+        "Devices by id, at most `limit` after `after`.",
+        wire.DevicesAnswer,
+    ),
+    Operation(
+        "GET",
+        "/devices/{id}",
+        "show_device",
+        "One device with its history.",
+        wire.DeviceDetailAnswer,
+    ),
+    Operation(
+        "POST",
+        "/devices/{id}/revoke",
+        "revoke",
+        "Revoke a device and its certificates.",
+        wire.DeviceDetailAnswer,
+        takes=wire.ReasonBody,
+    ),
+    Operation(
+        "POST",
+        "/deployments",
+        "create_deployment",
+        "Send a release to devices.",
+        wire.DeploymentDetailAnswer,
+        takes=wire.DeploymentBody,
+    ),
+    Operation(
+        "GET",
+        "/deployments",
+        "list_deployments",
+        "Every deployment.",
+        wire.DeploymentsAnswer,
+    ),
+    Operation(
+        "GET",
+        "/deployments/{id}",
+        "show_deployment",
+        "One deployment with its installations.",
+        wire.DeploymentDetailAnswer,
+    ),
+    Operation(
+        "POST",
+        "/deployments/{id}/abort",
+        "abort_deployment",
+        "Take back what no device has switched to yet.",
+        wire.DeploymentDetailAnswer,
+        takes=wire.ReasonBody,
+    ),
+    Operation(
+        "GET",
+        "/audit",
+        "list_audit",
+        "Audit leaves, at most `limit` after index `after`.",
+        wire.AuditAnswer,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorFace:
+    """The operator listener's application; ``seen`` is filled by the device face."""
+
+    means: Means
+    write: Callable[..., Awaitable[Any]]
+    limits: Limits
+    poll_seconds: int
+    version: str
+    seen: Mapping[str, datetime]
+
+    def app(self, limiter: RateLimiter, in_flight_max: int) -> ASGIApp:
+        """Every route behind the guard."""
+        return Guard(self.router(), self.identify, limiter, in_flight_max)
+
+    def router(self) -> Router:
+        """The routes of the table."""
+        return Router(
+            [
+                Route(
+                    PREFIX + operation.path,
+                    Endpoint(self._endpoint(operation)),
+                    methods=[operation.method],
+                )
+                for operation in OPERATIONS
+            ],
+            redirect_slashes=False,
+            default=Endpoint(_nothing),
+        )
+
+    def identify(self, scope: Scope) -> str:
+        """Who shows the token.
+
+        Raises:
+            AuthRequiredError, MalformedError: see ``auth`` and ``accounts``.
+        """
+        actor = accounts.check_token(self._read, bearer_token(scope))
+        scope[_ACTOR] = actor
+        scope["app"] = self  # a wrong method then raises instead of answering in text
+        return f"{actor.type.value} {actor.id}"
+
+    @property
+    def _read(self) -> Session:
+        return self.means.store.reader
+
+    def _endpoint(
+        self, operation: Operation
+    ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+        handler = getattr(self, operation.handler)
+
+        async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+            request = Request(
+                actor=scope[_ACTOR],
+                parameters=scope["path_params"],
+                query=_query(scope),
+                body=await self._body(operation, scope, receive),
+                scope=scope,
+                receive=receive,
+            )
+            await send_json(send, await handler(request))
+
+        return endpoint
+
+    async def _body(self, operation: Operation, scope: Scope, receive: Receive) -> Any:
+        if operation.raw == "metadata":
+            return await read_body(scope, receive, self.limits.metadata_bytes)
+        if operation.takes is None:
+            return None
+        raw = await read_body(scope, receive, self.limits.request_bytes)
+        try:
+            return msgspec.json.decode(raw or b"{}", type=operation.takes)
+        except msgspec.DecodeError as error:
+            raise InvalidInputError(f"the request's body: {error}") from error
+
+    # ── status and metadata ──────────────────────────────────────────────────────────
+    async def status(self, _request: Request) -> wire.StatusAnswer:
+        """What this server holds."""
+        published = {
+            repository: {
+                role: found.version
+                for role in ("root", "targets", "snapshot", "timestamp")
+                if (found := metadata.newest(self._read, repository, role)) is not None
+            }
+            for repository in ("director", "image")
+        }
+        count = len(releases.all_releases(self._read))
+        now = self.means.clock.now()
+        return wire.StatusAnswer(self.version, now, self.poll_seconds, published, count)
+
+    async def openapi(self, _request: Request) -> dict[str, Any]:
+        """The OpenAPI document."""
+        return document(self.version)
+
+    async def publish_root(self, request: Request) -> wire.RootAnswer:
+        """Publish a root."""
+        repository = _repository(request)
+        version = await self.write(
+            metadata.publish_root, self.means, request.actor, repository, request.body
+        )
+        return wire.RootAnswer(repository, version)
+
+    async def publish_targets(self, request: Request) -> wire.TargetsAnswer:
+        """Publish Image Targets."""
+        found = await self.write(
+            metadata.publish_targets, self.means, request.actor, request.body
+        )
+        return wire.TargetsAnswer(
+            found.targets, found.snapshot, found.timestamp, found.changed
+        )
+
+    async def show_metadata(self, request: Request) -> msgspec.Raw:
+        """A published file."""
+        role = request.parameters["role"]
+        found = metadata.newest(self._read, _repository(request), role)
+        if found is None:
+            raise NotFoundError(f"no {role} was published yet")
+        return msgspec.Raw(found.body)
+
+    # ── containers and releases ──────────────────────────────────────────────────────
+    async def store_container(self, request: Request) -> wire.ContainerAnswer:
+        """Stream a container to disk, then note it."""
+        name, sha256 = request.parameters["name"], _announced_digest(request.scope)
+        length = announced_length(request.scope, self.limits.container_bytes)
+        if length is None:
+            raise InvalidInputError("this needs a Content-Length")
+        if not releases.check_container(self._read, name, length, sha256):
+            await self.means.blobs.put(
+                sha256, body_pieces(request.receive), length=length, sha256=sha256
+            )
+            await self.write(
+                releases.add_container,
+                self.means,
+                request.actor,
+                name,
+                length,
+                sha256,
+            )
+        return wire.ContainerAnswer(name, length, sha256)
+
+    async def show_container(self, request: Request) -> wire.ContainerAnswer:
+        """What is stored under a name."""
+        found = self._read.releases.container(request.parameters["name"])
+        if found is None:
+            raise NotFoundError("there is no container of that name")
+        return wire.ContainerAnswer(found.name, found.length, found.sha256)
+
+    async def publish_release(self, request: Request) -> wire.ReleaseAnswer:
+        """Publish a release."""
+        artifacts = [
+            releases.NewArtifact(a.path, _container(a.full))
+            for a in request.body.artifacts
+        ]
+        found = await self.write(
+            releases.publish_release, self.means, request.actor, artifacts
+        )
+        return wire.release(found)
+
+    async def list_releases(self, _request: Request) -> wire.ReleasesAnswer:
+        """Every release."""
+        found = releases.all_releases(self._read)
+        return wire.ReleasesAnswer([wire.release(release) for release in found])
+
+    async def show_release(self, request: Request) -> wire.ReleaseAnswer:
+        """One release."""
+        found = releases.find_release(self._read, request.parameters["id"])
+        return wire.release(found)
+
+    # ── devices ──────────────────────────────────────────────────────────────────────
+    async def enrol(self, request: Request) -> wire.EnrolledAnswer:
+        """Enrol a device."""
+        body: wire.EnrolBody = request.body
+        wanted = identity.NewDevice(
+            body.device_id,
+            body.csr.encode(),
+            body.report_key,
+            tuple(identity.NewEcu(e.ecu_id, e.hardware_id) for e in body.ecus),
+        )
+        found = await self.write(identity.enrol, self.means, request.actor, wanted)
+        return wire.EnrolledAnswer(
+            found.device.id, found.certificate.pem, found.certificate.not_after
+        )
+
+    async def list_devices(self, request: Request) -> wire.DevicesAnswer:
+        """A page of devices."""
+        limit = _number(request.query, "limit", devices.PAGE_MAX)
+        after = request.query.get("after", "")
+        found = devices.all_devices(self._read, after, limit)
+        answers = [wire.device(d, ecus, self.seen.get(d.id)) for d, ecus in found]
+        more = len(found) == limit
+        return wire.DevicesAnswer(answers, found[-1][0].id if more else None)
+
+    async def show_device(self, request: Request) -> wire.DeviceDetailAnswer:
+        """One device."""
+        found = devices.show_device(self._read, request.parameters["id"])
+        return wire.device_detail(found, self.seen.get(found.device.id))
+
+    async def revoke(self, request: Request) -> wire.DeviceDetailAnswer:
+        """Revoke a device."""
+        device_id = request.parameters["id"]
+        await self.write(
+            identity.revoke, self.means, request.actor, device_id, request.body.reason
+        )
+        return await self.show_device(request)
+
+    # ── deployments ──────────────────────────────────────────────────────────────────
+    async def create_deployment(self, request: Request) -> wire.DeploymentDetailAnswer:
+        """Send a release."""
+        body: wire.DeploymentBody = request.body
+        if body.all == (body.devices is not None) or body.devices == []:
+            raise InvalidInputError(
+                "a deployment is for named devices or for all",
+                hint="give either devices or all",
+            )
+        found = await self.write(
+            deployments.create,
+            self.means,
+            request.actor,
+            body.release,
+            body.devices,
+            body.reason,
+        )
+        return wire.deployment_detail(found)
+
+    async def list_deployments(self, _request: Request) -> wire.DeploymentsAnswer:
+        """Every deployment."""
+        found = deployments.all_deployments(self._read)
+        return wire.DeploymentsAnswer([wire.deployment(d, n) for d, n in found])
+
+    async def show_deployment(self, request: Request) -> wire.DeploymentDetailAnswer:
+        """One deployment."""
+        found = deployments.show_deployment(self._read, request.parameters["id"])
+        return wire.deployment_detail(found)
+
+    async def abort_deployment(self, request: Request) -> wire.DeploymentDetailAnswer:
+        """Abort a deployment."""
+        await self.write(
+            deployments.abort,
+            self.means,
+            request.actor,
+            request.parameters["id"],
+            request.body.reason,
+        )
+        return await self.show_deployment(request)
+
+    # ── audit ────────────────────────────────────────────────────────────────────────
+    async def list_audit(self, request: Request) -> wire.AuditAnswer:
+        """Audit leaves."""
+        after = _number(request.query, "after", 0, least=0, most=2**53)
+        limit = _number(request.query, "limit", 100)
+        found = audit.page(self._read, after, limit)
+        return wire.AuditAnswer([wire.leaf(leaf) for leaf in found])
+
+
+def document(version: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the operator API."""
+    types = {
+        kind
+        for operation in OPERATIONS
+        for kind in (operation.takes, operation.gives)
+        if kind is not None
+    }
+    ordered = sorted(types, key=lambda kind: kind.__name__)
+    template = "#/components/schemas/{name}"
+    schemas, components = msgspec.json.schema_components(ordered, ref_template=template)
+    shown = dict(zip(ordered, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        entry = paths.setdefault(PREFIX + operation.path, {})
+        entry[operation.method.lower()] = _described(operation, shown)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Sealift operator API", "version": version},
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _described(operation: Operation, shown: Mapping[type, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": "done"}
+    if operation.gives is not None:
+        answer["content"] = {"application/json": {"schema": shown[operation.gives]}}
+    found: dict[str, Any] = {
+        "operationId": operation.handler,
+        "summary": operation.summary,
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in re.findall(r"{(\w+)}", operation.path)
+        ],
+        "responses": {"200": answer, "default": {"description": "problem+json"}},
+    }
+    if operation.takes is not None:
+        content = {"application/json": {"schema": shown[operation.takes]}}
+        found["requestBody"] = {"required": True, "content": content}
+    elif operation.raw is not None:
+        found["requestBody"] = {
+            "required": True,
+            "content": {"application/octet-stream": {}},
+        }
+    return found
+
+
+async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise NotFoundError("there is nothing here")
+
+
+def _repository(request: Request) -> str:
+    found = request.parameters["repository"]
+    if found not in {"image", "director"}:
+        raise NotFoundError("there is no such repository", hint="image or director")
+    return found
+
+
+def _container(found: dict[str, Any]) -> Container:
+    try:
+        return Container.from_json(found)
+    except FormatError as error:
+        raise InvalidInputError(f"the container: {error.message}") from error
+
+
+def _announced_digest(scope: Scope) -> str:
+    found = [v for name, v in scope["headers"] if name == b"repr-digest"]
+    match = _DIGEST.match(found[0].decode("latin-1")) if len(found) == 1 else None
+    if match is None:
+        raise InvalidInputError(
+            "this needs the SHA-256 of the body",
+            hint="Repr-Digest: sha-256=:BASE64: (RFC 9530)",
+        )
+    try:
+        return base64.b64decode(match[1], validate=True).hex()
+    except binascii.Error as error:
+        raise InvalidInputError("the Repr-Digest is not base64") from error
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    from urllib.parse import parse_qsl
+
+    pairs = parse_qsl(scope["query_string"].decode("latin-1"), max_num_fields=16)
+    found = dict(pairs)
+    unknown = set(found) - {"after", "limit"}
+    if unknown or len(found) != len(pairs):
+        raise InvalidInputError("an unknown or repeated query parameter")
+    return found
+
+
+def _number(
+    query: Mapping[str, str], name: str, default: int, least: int = 1, most: int = 1000
+) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:17]) <= most:
+        raise InvalidInputError(f"{name} is not a number from {least} to {most}")
+    return int(text)

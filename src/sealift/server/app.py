@@ -1,0 +1,179 @@
+"""The composition root: adapters, faces and background work of one server process.
+
+Reads run where they are asked for, on one read-only connection; writes run one after
+the other on a thread of their own, so that a commit never holds up a poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sealift.core.errors import SealiftError
+from sealift.server import jobs
+from sealift.server.adapters.files import FileBlobs
+from sealift.server.adapters.sqlite import SqliteStore
+from sealift.server.api.auth import RateLimiter
+from sealift.server.api.device import DeviceFace
+from sealift.server.api.operator import OperatorFace
+from sealift.server.directory import making, open_directory
+from sealift.server.ports import Means
+from sealift.server.services import accounts
+from sealift.server.services.audit import SYSTEM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from starlette.types import ASGIApp
+
+    from sealift.server.config import Config, Layout
+    from sealift.server.directory import Opened
+    from sealift.server.ports import Chance, Clock
+
+__all__ = ["Server", "SystemChance", "SystemClock", "build", "create", "open_means"]
+
+SEEN_SECONDS = 5
+JOBS_SECONDS = 30
+
+_log = logging.getLogger("sealift.server")
+T = TypeVar("T")
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """UTC, whole seconds."""
+        return datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - a clock
+
+
+class SystemChance:
+    """The machine's source of unpredictable bytes."""
+
+    def token_bytes(self, count: int) -> bytes:
+        """``count`` bytes nobody can guess."""
+        return secrets.token_bytes(count)
+
+
+def create(root: Path, config: Config, clock: Clock, chance: Chance) -> str:
+    """Make a new server directory; the operator token, which is kept nowhere.
+
+    Raises:
+        InvalidConfigError: something is there, or it cannot be written.
+    """
+    with making(root, config, clock.now()) as layout:
+        opened = open_directory(layout.root, clock.now())
+        means = open_means(opened, clock, chance)
+        token = accounts.rotate_token(means, SYSTEM)
+        means.store.close()
+    return token
+
+
+def open_means(opened: Opened, clock: Clock, chance: Chance) -> Means:
+    """Everything use cases need, over a checked directory.
+
+    Raises:
+        StateError: the database cannot be opened.
+    """
+    return Means(
+        store=SqliteStore(opened.layout.database),
+        blobs=FileBlobs(opened.layout.blobs),
+        authority=opened.authority,
+        clock=clock,
+        chance=chance,
+        director=opened.signers.director,
+        image=opened.signers.image,
+        ecus_max=opened.config.limits.ecus,
+        demo=opened.config.demo,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Both applications, ready to be listened on, and the work behind them."""
+
+    means: Means
+    config: Config
+    layout: Layout
+    device: ASGIApp
+    operator: ASGIApp
+    face: DeviceFace
+    writer: ThreadPoolExecutor
+
+    async def background(self) -> None:
+        """Flush what was heard of devices, and do the jobs that are due, for ever."""
+        owner = f"{os.getpid()}-{self.means.chance.token_bytes(8).hex()}"
+        due = 0.0
+        while True:
+            await self._guarded(self._flush)
+            if time.monotonic() >= due:
+                await self._guarded(partial(jobs.run_due, self.means, owner))
+                due = time.monotonic() + JOBS_SECONDS
+            await asyncio.sleep(SEEN_SECONDS)
+
+    def close(self) -> None:
+        """Finish the last write and release everything."""
+        self.writer.shutdown()
+        self._flush()
+        self.means.store.close()
+
+    def _flush(self) -> None:
+        seen = dict(self.face.seen)
+        if seen:
+            self.means.store.note_seen(seen)
+        for device_id, at in seen.items():
+            if self.face.seen.get(device_id) == at:
+                del self.face.seen[device_id]
+
+    async def _guarded(self, work: Callable[[], object]) -> None:
+        """Work that may fail without ending the server; it is tried again."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self.writer, work)
+        except SealiftError as error:
+            _log.error("background work failed: %s [%s]", error, error.code)
+
+
+def build(opened: Opened, clock: Clock, chance: Chance) -> Server:
+    """Wire everything over a checked directory.
+
+    Raises:
+        InvalidConfigError: the operator token is unset or well known. StateError: the
+            database cannot be opened.
+    """
+    means = open_means(opened, clock, chance)
+    accounts.check_stored_token(means.store.reader)
+    limits, config = opened.config.limits, opened.config
+    writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sealift-writer")
+
+    async def write(use_case: Callable[..., T], *arguments: Any) -> T:
+        loop = asyncio.get_running_loop()
+        # Shielded: a client that goes away does not stop a change half way.
+        return await asyncio.shield(loop.run_in_executor(writer, use_case, *arguments))
+
+    face = DeviceFace(means, write, config.poll_seconds, limits.manifest_bytes)
+    operator = OperatorFace(
+        means, write, limits, config.poll_seconds, version("sealift"), face.seen
+    )
+    return Server(
+        means=means,
+        config=config,
+        layout=opened.layout,
+        device=face.app(
+            RateLimiter(limits.device_rate, time.monotonic), limits.connections
+        ),
+        operator=operator.app(
+            RateLimiter(limits.operator_rate, time.monotonic), limits.connections
+        ),
+        face=face,
+        writer=writer,
+    )

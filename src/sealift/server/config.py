@@ -1,0 +1,172 @@
+"""The server's settings: ``server.toml`` in its directory, one frozen value out.
+
+Strict: an unknown setting is an error. There is no debug setting, no default
+credential, and no setting that turns authentication off.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sealift.core.errors import InvalidConfigError
+
+__all__ = ["Config", "Layout", "Limits", "address", "load", "to_toml"]
+
+CONFIG_BYTES_MAX = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Caps on what comes in; sizes in bytes, rates in requests per minute."""
+
+    manifest_bytes: int = 1024 * 1024
+    request_bytes: int = 1024 * 1024
+    metadata_bytes: int = 5_000_000
+    container_bytes: int = 64 * 1024**3
+    ecus: int = 256
+    device_rate: int = 600
+    operator_rate: int = 6000
+    connections: int = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What one server is told.
+
+    Addresses are ``HOST:PORT``; port 0 picks a free one. ``demo`` makes it accept keys
+    that are marked as throw-away keys, which nothing else does.
+    """
+
+    device_listen: str = "127.0.0.1:8443"
+    operator_listen: str = "127.0.0.1:8444"
+    host_names: tuple[str, ...] = ("localhost",)
+    poll_seconds: int = 300
+    demo: bool = False
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything lies below the server's directory."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The settings."""
+        return self.root / "server.toml"
+
+    @property
+    def database(self) -> Path:
+        """SQLite."""
+        return self.root / "sealift.db"
+
+    @property
+    def blobs(self) -> Path:
+        """Payload containers, one file per digest."""
+        return self.root / "blobs"
+
+    @property
+    def keys(self) -> Path:
+        """Every private key of this server."""
+        return self.root / "keys"
+
+    @property
+    def public(self) -> Path:
+        """What others may and must have: online public keys, TLS CA."""
+        return self.root / "public"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that runs on this directory."""
+        return self.root / "lock"
+
+    def key(self, name: str) -> Path:
+        """The private key called ``name``."""
+        return self.keys / f"{name}.pem"
+
+    def certificate(self, name: str) -> Path:
+        """The certificate called ``name``."""
+        return self.public / f"{name}.pem"
+
+
+def address(text: str) -> tuple[str, int]:
+    """``HOST:PORT`` or ``[IPV6]:PORT`` as a pair.
+
+    Raises:
+        InvalidConfigError: it is not of that form.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InvalidConfigError(
+            f"{text!r} is not an address to listen on", hint="write HOST:PORT"
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def load(path: Path) -> Config:
+    """Read and check ``server.toml``.
+
+    Raises:
+        InvalidConfigError: missing, unreadable, not TOML, or a setting is unknown or of
+            a wrong kind.
+    """
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(CONFIG_BYTES_MAX + 1)
+        found = tomllib.loads(raw.decode("utf-8"))
+    except OSError as error:
+        raise InvalidConfigError(
+            f"{path} cannot be read: {error.strerror}",
+            hint="sealift server init DIR makes a server's directory",
+        ) from error
+    except ValueError as error:  # UnicodeDecodeError, TOMLDecodeError
+        raise InvalidConfigError(f"{path} is not TOML: {error}") from error
+    limits = _checked(Limits(), found.pop("limits", {}), "limits.")
+    config: Config = _checked(Config(), found | {"limits": limits}, "")
+    for listen in (config.device_listen, config.operator_listen):
+        address(listen)
+    return config
+
+
+def to_toml(config: Config) -> str:
+    """The settings as ``server.toml`` holds them; limits stay at their defaults."""
+    names = ", ".join(f'"{name}"' for name in config.host_names)
+    return (
+        "# Sealift server. Every setting: docs/server.md\n"
+        f'device_listen = "{config.device_listen}"\n'
+        f'operator_listen = "{config.operator_listen}"\n'
+        f"host_names = [{names}]\n"
+        f"poll_seconds = {config.poll_seconds}\n"
+        f"demo = {str(config.demo).lower()}\n"
+    )
+
+
+def _checked(defaults: Any, found: dict[str, Any], place: str) -> Any:
+    """``defaults`` with the values of ``found``, each of the default's kind."""
+    if not isinstance(found, dict):
+        raise InvalidConfigError(f"{place.rstrip('.')} is not a table")
+    known = {f.name: getattr(defaults, f.name) for f in fields(defaults)}
+    values = dict(known)
+    for name, value in found.items():
+        if name not in known:
+            raise InvalidConfigError(
+                f"unknown setting {place}{name}", hint=f"one of {', '.join(known)}"
+            )
+        values[name] = _value(place + name, value, known[name])
+    return type(defaults)(**values)
+
+
+def _value(name: str, value: object, like: object) -> object:
+    if isinstance(like, tuple):
+        if isinstance(value, list) and value and all(type(v) is str for v in value):
+            return tuple(value)
+        raise InvalidConfigError(f"{name} is not a list of texts")
+    if type(value) is not type(like):
+        raise InvalidConfigError(f"{name} is not a {type(like).__name__}")
+    if type(value) is int and value < 1:
+        raise InvalidConfigError(f"{name} must be at least 1")
+    return value

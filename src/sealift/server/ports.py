@@ -1,0 +1,552 @@
+"""What the server needs of the world, as protocols, and the rows that cross them.
+
+A *session* is one transaction over the store's tables; use cases get a writing one from
+:meth:`Store.begin` and faces read through :attr:`Store.reader`. Adapters raise only
+errors of ``core.errors``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+
+    from sealift.core.audit import Event
+    from sealift.core.types import Artifact, Container
+    from sealift.repo.director import DirectorSigners
+    from sealift.repo.image import ImageSigners
+
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a client certificate belongs to, as looked up on every request."""
+
+    device_id: str
+    device_state: str
+    """``active``, ``quarantined`` or ``revoked``."""
+    certificate_revoked: bool
+    etag: str | None = None
+    """Of the Director Timestamp in force, without quotes."""
+    renew_at: int = 0
+    """Unix seconds from which the Director must look again; 0: at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One managed device. ``report_key`` is a TUF key object; times are UTC.
+
+    ``counter`` is the highest report counter accepted; ``versions`` the Director
+    versions of Targets, Snapshot and Timestamp it said it trusts: they keep ours rising
+    (D11).
+    """
+
+    id: str
+    state: str
+    report_key_id: str
+    report_key: Mapping[str, object]
+    created_at: datetime
+    counter: int = 0
+    reported_at: datetime | None = None
+    report_time: datetime | None = None
+    time_source: str | None = None
+    last_seen: datetime | None = None
+    versions: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ecu:
+    """One component of a device and what it was last reported to run."""
+
+    id: str
+    device_id: str
+    hardware_id: str
+    primary: bool
+    installed_name: str | None = None
+    installed_sha256: str | None = None
+    installed_length: int | None = None
+    installed_version: str | None = None
+    release_counter: int = 0
+    attack: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """One certificate our CA issued; ``sha256`` is of its DER form, lower hex."""
+
+    sha256: str
+    device_id: str
+    serial: str
+    not_before: datetime
+    not_after: datetime
+    revoked_at: datetime | None
+    pem: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataFile:
+    """One published file of the Image repository, or a Director Root."""
+
+    repository: str
+    role: str
+    version: int
+    body: bytes
+    sha256: str
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorRecord:
+    """The Director's three files for one device, as issued last.
+
+    ``versions`` are those of Targets, Snapshot and Timestamp. ``etag`` is that of
+    Timestamp, ``renew_at`` is in Unix seconds.
+    """
+
+    device_id: str
+    targets: bytes
+    snapshot: bytes
+    timestamp: bytes
+    versions: tuple[int, int, int]
+    etag: str
+    renew_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredContainer:
+    """A payload container in the blob store, immutable under its name."""
+
+    name: str
+    length: int
+    sha256: str
+    stored_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseItem:
+    """One artifact of a release, as the Image repository listed it."""
+
+    artifact: Artifact
+    full: Container
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A named, sequenced set of artifacts."""
+
+    id: str
+    product: str
+    version: str
+    sequence: int
+    items: tuple[ReleaseItem, ...]
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One release sent to some devices."""
+
+    id: str
+    release_id: str
+    state: str
+    """``running``, ``completed`` or ``aborted``."""
+    reason: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """One component's record in one deployment; ``state`` as in ``domain``."""
+
+    id: str
+    deployment_id: str
+    device_id: str
+    ecu_id: str
+    path: str
+    sha256: str
+    state: str
+    code: str | None
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One report as it came in, accepted or not: evidence."""
+
+    device_id: str
+    sha256: str
+    counter: int | None
+    received_at: datetime
+    verdict: str
+    """``accepted``, or the code it was refused with."""
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One entry of the audit table."""
+
+    index: int
+    id: str
+    kind: str
+    body: bytes
+    leaf_hash: bytes
+
+
+# ── the store ────────────────────────────────────────────────────────────────────────
+class Devices(Protocol):
+    """Devices, their components and their certificates."""
+
+    def caller(self, certificate_sha256: str) -> Caller | None:
+        """Whose certificate this is; one indexed query."""
+        ...
+
+    def find(self, device_id: str) -> Device | None:
+        """One device."""
+        ...
+
+    def all(self, after: str = "", limit: int = 1000) -> Sequence[Device]:
+        """Devices in order of their ids, those after ``after``."""
+        ...
+
+    def save(self, device: Device) -> None:
+        """Insert or replace."""
+        ...
+
+    def ecus(self, device_id: str) -> Sequence[Ecu]:
+        """The components of a device, the primary first."""
+        ...
+
+    def save_ecu(self, ecu: Ecu) -> None:
+        """Insert or replace."""
+        ...
+
+    def certificates(self, device_id: str) -> Sequence[Certificate]:
+        """Every certificate issued to a device, the newest first."""
+        ...
+
+    def save_certificate(self, certificate: Certificate) -> None:
+        """Insert or replace."""
+        ...
+
+    def key_in_use(self, report_key_id: str) -> bool:
+        """Whether any device, also a revoked one, reports with this key (E-08)."""
+        ...
+
+
+class MetadataFiles(Protocol):
+    """Published metadata of both repositories and the Director's files per device."""
+
+    def find(self, repository: str, role: str, version: int) -> MetadataFile | None:
+        """One version of one role."""
+        ...
+
+    def newest(self, repository: str, role: str) -> MetadataFile | None:
+        """The highest version of a role."""
+        ...
+
+    def add(self, file: MetadataFile) -> None:
+        """Insert; published versions are never replaced."""
+        ...
+
+    def director(self, device_id: str) -> DirectorRecord | None:
+        """What was issued to a device last."""
+        ...
+
+    def save_director(self, record: DirectorRecord, containers: Sequence[str]) -> None:
+        """Replace it, and with it the blob names the device may fetch."""
+        ...
+
+    def outdate(self, device_id: str | None = None) -> None:
+        """Have the Director look again at the next poll; ``None``: at every device."""
+        ...
+
+    def ordered(self, device_id: str, name: str) -> StoredContainer | None:
+        """That container, if the Director's Targets now order it for that device."""
+        ...
+
+    def versions(self, repository: str) -> Sequence[tuple[str, int]]:
+        """Role and version of every file of a repository."""
+        ...
+
+
+class Releases(Protocol):
+    """Containers and releases."""
+
+    def container(self, name: str) -> StoredContainer | None:
+        """One stored container."""
+        ...
+
+    def add_container(self, container: StoredContainer) -> None:
+        """Insert."""
+        ...
+
+    def find(self, release_id: str) -> Release | None:
+        """One release."""
+        ...
+
+    def all(self) -> Sequence[Release]:
+        """Every release, the newest first."""
+        ...
+
+    def add(self, release: Release) -> None:
+        """Insert."""
+        ...
+
+
+class Deployments(Protocol):
+    """Deployments and the installations they make."""
+
+    def find(self, deployment_id: str) -> Deployment | None:
+        """One deployment."""
+        ...
+
+    def all(self) -> Sequence[Deployment]:
+        """Every deployment, the newest first."""
+        ...
+
+    def save(self, deployment: Deployment) -> None:
+        """Insert or replace."""
+        ...
+
+    def installations(
+        self, *, deployment_id: str | None = None, device_id: str | None = None
+    ) -> Sequence[Installation]:
+        """Installations of a deployment or of a device, in order of creation."""
+        ...
+
+    def open_installations(self, device_id: str) -> Sequence[Installation]:
+        """Those of a device that have not ended."""
+        ...
+
+    def save_installation(self, installation: Installation) -> None:
+        """Insert or replace."""
+        ...
+
+    def counts(self, deployment_id: str) -> Mapping[str, int]:
+        """Installations per state."""
+        ...
+
+
+class Manifests(Protocol):
+    """Reports as they came in."""
+
+    def add(self, manifest: Manifest) -> bool:
+        """Keep as evidence; ``False`` if these bytes of it are kept already."""
+        ...
+
+    def accepted(self, device_id: str, counter: int) -> Manifest | None:
+        """The accepted report with that counter."""
+        ...
+
+    def of(self, device_id: str, limit: int = 50) -> Sequence[Manifest]:
+        """The newest reports of a device."""
+        ...
+
+
+class AuditTable(Protocol):
+    """The append-only table of leaves."""
+
+    def append(self, event: Event, leaf: bytes, leaf_hash: bytes) -> int:
+        """Insert one leaf; its index.
+
+        Raises:
+            AuditUnavailableError: the table cannot be written.
+        """
+        ...
+
+    def size(self) -> int:
+        """How many leaves there are."""
+        ...
+
+    def page(self, after: int = 0, limit: int = 100) -> Sequence[Leaf]:
+        """Leaves with an index above ``after``, in order."""
+        ...
+
+
+class Housekeeping(Protocol):
+    """What is neither a device nor a release."""
+
+    def token(self) -> str | None:
+        """SHA-256 (lower hex) of the operator token in force."""
+        ...
+
+    def set_token(self, sha256: str, at: datetime) -> None:
+        """Replace the operator token."""
+        ...
+
+    def take_lease(self, job: str, owner: str, now: datetime, until: datetime) -> bool:
+        """Take a due job's lease; ``False`` if it is not due or somebody has it."""
+        ...
+
+    def finish(self, job: str, owner: str, next_run: datetime) -> None:
+        """Give the lease back and say when the job is due again."""
+        ...
+
+
+class Session(Protocol):
+    """One transaction's view of every table."""
+
+    @property
+    def devices(self) -> Devices:
+        """Devices, components, certificates."""
+        ...
+
+    @property
+    def metadata(self) -> MetadataFiles:
+        """Published files and the Director's."""
+        ...
+
+    @property
+    def releases(self) -> Releases:
+        """Containers and releases."""
+        ...
+
+    @property
+    def deployments(self) -> Deployments:
+        """Deployments and installations."""
+        ...
+
+    @property
+    def manifests(self) -> Manifests:
+        """Reports as they came in."""
+        ...
+
+    @property
+    def audit(self) -> AuditTable:
+        """The append-only leaves."""
+        ...
+
+    @property
+    def housekeeping(self) -> Housekeeping:
+        """Token and timetable."""
+        ...
+
+    def changes(self) -> int:
+        """Rows changed so far in this transaction."""
+        ...
+
+
+class Store(Protocol):
+    """The durable state of the server."""
+
+    def begin(self) -> AbstractContextManager[Session]:
+        """One writing transaction: committed durably at the end, undone on any error.
+
+        Raises:
+            StateError: the store cannot be opened or written; nothing changed.
+        """
+        ...
+
+    @property
+    def reader(self) -> Session:
+        """A session that can only read what is committed."""
+        ...
+
+    def note_seen(self, seen: Mapping[str, datetime]) -> None:
+        """Write a batch of "last seen" times; lossy on a crash, so never evidence."""
+        ...
+
+    def note_looked(self, device_id: str, renew_at: int) -> None:
+        """The Director looked and has nothing to sign before ``renew_at``."""
+        ...
+
+    def close(self) -> None:
+        """Release every connection."""
+        ...
+
+
+# ── blobs, authority, chance ─────────────────────────────────────────────────────────
+class Blobs(Protocol):
+    """Large immutable files by flat names."""
+
+    async def put(
+        self, name: str, body: AsyncIterator[bytes], *, length: int, sha256: str
+    ) -> None:
+        """Store a body whole and durably, or not at all; names are never reused.
+
+        Raises:
+            TooLargeError, InvalidInputError: not ``length`` bytes of that digest.
+            ConflictError: other bytes lie under that name. SpaceError: no room.
+        """
+        ...
+
+    def read(self, name: str, start: int, stop: int) -> Iterator[bytes]:
+        """Bytes ``[start, stop)`` in pieces.
+
+        Raises:
+            NotFoundError: no such blob, or it is shorter.
+        """
+        ...
+
+    def length(self, name: str) -> int | None:
+        """Bytes of a blob, ``None`` if there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A fresh certificate and what we keep of it."""
+
+    pem: str
+    sha256: str
+    serial: str
+    not_before: datetime
+    not_after: datetime
+
+
+class Authority(Protocol):
+    """The certificate authority devices belong to."""
+
+    def issue(self, device_id: str, csr_pem: bytes, now: datetime) -> Issued:
+        """A client certificate for the key in the request; names in it are ignored.
+
+        Raises:
+            InvalidInputError: malformed, not self-signed, or a key of a wrong kind.
+        """
+        ...
+
+    @property
+    def chain(self) -> str:
+        """The CA's certificate, PEM."""
+        ...
+
+
+class Clock(Protocol):
+    """Time as the server has it."""
+
+    def now(self) -> datetime:
+        """UTC, whole seconds."""
+        ...
+
+
+class Chance(Protocol):
+    """Unpredictable bytes."""
+
+    def token_bytes(self, count: int) -> bytes:
+        """``count`` bytes nobody can guess."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every use case has at hand; made once by the composition root.
+
+    ``director`` and ``image`` are the online keys: nothing signed with them makes a
+    device accept what the vendor's offline keys did not sign.
+    """
+
+    store: Store
+    blobs: Blobs
+    authority: Authority
+    clock: Clock
+    chance: Chance
+    director: DirectorSigners
+    image: ImageSigners
+    ecus_max: int = 256
+    demo: bool = False
+    """Whether throw-away keys are accepted; never in production."""

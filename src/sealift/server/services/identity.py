@@ -1,0 +1,190 @@
+"""Who is a device: enrol, revoke, and look up the bearer of a certificate.
+
+An id that exists never gets another key this way (E-07), and a report key belongs to
+one identity for ever (E-08). Revoking is a row change that the next request meets.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sealift.core.audit import Actor, ActorType, Kind, Ref, printable
+from sealift.core.errors import (
+    AuthRequiredError,
+    ConflictError,
+    FormatError,
+    InvalidInputError,
+    NotFoundError,
+    RevokedError,
+)
+from sealift.core.keys import PublicKey
+from sealift.server.ports import Caller, Certificate, Device, Ecu
+from sealift.server.services.audit import recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sealift.server.ports import Means, Session
+
+__all__ = ["Enrolled", "NewDevice", "NewEcu", "caller_of", "enrol", "revoke"]
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}\Z")
+_KEYTYPES = frozenset({"ed25519", "ecdsa"})
+
+
+@dataclass(frozen=True, slots=True)
+class NewEcu:
+    """A component of a device that is being enrolled."""
+
+    ecu_id: str
+    hardware_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewDevice:
+    """What a device is enrolled with; the first component is the primary.
+
+    ``csr`` is a PKCS #10 request in PEM, ``report_key`` a TUF key object.
+    """
+
+    device_id: str
+    csr: bytes
+    report_key: Mapping[str, object]
+    ecus: tuple[NewEcu, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """What a device needs back: its certificate."""
+
+    device: Device
+    certificate: Certificate
+
+
+def enrol(means: Means, actor: Actor, wanted: NewDevice) -> Enrolled:
+    """Register a device and give it a certificate.
+
+    Raises:
+        ConflictError: the id exists. InvalidInputError: a bad id, component, request or
+            report key, or a key that another identity has.
+    """
+    key = _report_key(wanted.report_key)
+    _check_names(wanted, means.ecus_max)
+    with recorded(means, actor) as unit:
+        devices = unit.session.devices
+        if devices.find(wanted.device_id) is not None:
+            raise ConflictError(
+                f"device {wanted.device_id} exists already",
+                hint="an id never gets a second key this way; choose another id",
+            )
+        if devices.key_in_use(key.key_id):
+            raise InvalidInputError("the report key belongs to another identity")
+        issued = means.authority.issue(wanted.device_id, wanted.csr, unit.now)
+        device = Device(wanted.device_id, "active", key.key_id, key.to_json(), unit.now)
+        certificate = Certificate(
+            sha256=issued.sha256,
+            device_id=device.id,
+            serial=issued.serial,
+            not_before=issued.not_before,
+            not_after=issued.not_after,
+            revoked_at=None,
+            pem=issued.pem,
+        )
+        devices.save(device)
+        devices.save_certificate(certificate)
+        for number, ecu in enumerate(wanted.ecus):
+            devices.save_ecu(Ecu(ecu.ecu_id, device.id, ecu.hardware_id, not number))
+        unit.record(
+            Kind.DEVICE_ENROLLED,
+            {
+                "report_key_id": device.report_key_id,
+                "serial": certificate.serial,
+                "ecus": [
+                    {"id": e.ecu_id, "hardware_id": e.hardware_id}
+                    for e in wanted.ecus[:64]
+                ],
+                "ecu_count": len(wanted.ecus),
+            },
+            [
+                Ref("device", device.id),
+                Ref("certificate", certificate.serial, certificate.sha256),
+            ],
+        )
+    return Enrolled(device, certificate)
+
+
+def revoke(means: Means, actor: Actor, device_id: str, reason: str) -> Device:
+    """Revoke a device and every certificate of it; its history stays.
+
+    Revoking a revoked device changes nothing.
+
+    Raises:
+        NotFoundError: there is no such device.
+    """
+    with recorded(means, actor) as unit:
+        devices = unit.session.devices
+        device = devices.find(device_id)
+        if device is None:
+            raise NotFoundError(f"there is no device {device_id}")
+        if device.state == "revoked":
+            return device
+        revoked = replace(device, state="revoked")
+        devices.save(revoked)
+        for certificate in devices.certificates(device_id):
+            devices.save_certificate(replace(certificate, revoked_at=unit.now))
+        unit.record(
+            Kind.DEVICE_REVOKED,
+            {"reason": printable(reason)},
+            [Ref("device", device_id)],
+        )
+    return revoked
+
+
+def caller_of(session: Session, certificate_sha256: str) -> Caller:
+    """Whose certificate this is, asked on every request.
+
+    Raises:
+        AuthRequiredError: not one of ours. RevokedError: it or its device was revoked.
+    """
+    caller = session.devices.caller(certificate_sha256)
+    if caller is None:
+        raise AuthRequiredError("this certificate belongs to no device here")
+    if caller.certificate_revoked or caller.device_state == "revoked":
+        raise RevokedError(
+            "this identity was revoked", hint="the operator of the fleet knows why"
+        )
+    return caller
+
+
+def device_actor(device_id: str) -> Actor:
+    """A device as the one who acts."""
+    return Actor(ActorType.DEVICE, device_id)
+
+
+def _report_key(found: Mapping[str, object]) -> PublicKey:
+    try:
+        key = PublicKey.from_json(dict(found))
+    except FormatError as error:
+        raise InvalidInputError(f"the report key: {error.message}") from error
+    if key.keytype not in _KEYTYPES or key.identity.startswith(b"undecoded\0"):
+        raise InvalidInputError(
+            "the report key is not a sound Ed25519 or ECDSA key",
+            hint="a TUF key object; points of small order are refused",
+        )
+    return key
+
+
+def _check_names(wanted: NewDevice, ecus_max: int) -> None:
+    if not 1 <= len(wanted.ecus) <= ecus_max:
+        raise InvalidInputError(f"a device has 1 to {ecus_max} components")
+    names = [ecu.ecu_id for ecu in wanted.ecus]
+    if len(set(names)) != len(names):
+        raise InvalidInputError("a component id is there twice")
+    for name in (wanted.device_id, *names, *(e.hardware_id for e in wanted.ecus)):
+        if not _ID.match(name):
+            raise InvalidInputError(
+                f"{printable(name, 80)!r} cannot be an id",
+                hint="letters, digits and . _ : - after the first, at most 64",
+            )
