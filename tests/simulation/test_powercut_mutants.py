@@ -92,9 +92,9 @@ class WithoutBoldRow(Device):
     def make_installer(self, boot: FileBoot) -> AbInstaller:
         return ObedientInstaller(boot, FlashSlots(self.flash), self.clock.boot_id)
 
-    def make_shell(self, part: Component, journal: Journal, outside: Outside) -> Shell:
-        floors = self.make_floors()
-        return UnaskingShell([part], journal, floors, self.clock, outside)
+    def make_shell(self, journal: Journal, outside: Outside) -> Shell:
+        parts, floors = self.make_components(), self.make_floors()
+        return UnaskingShell(parts, journal, floors, self.clock, outside)
 
 
 class EagerShell(Shell):
@@ -109,8 +109,9 @@ class EagerShell(Shell):
 class WithEarlyFloor(Device):
     """The floor rises before the confirm (B10, D-05)."""
 
-    def make_shell(self, part: Component, journal: Journal, outside: Outside) -> Shell:
-        return EagerShell([part], journal, self.make_floors(), self.clock, outside)
+    def make_shell(self, journal: Journal, outside: Outside) -> Shell:
+        parts, floors = self.make_components(), self.make_floors()
+        return EagerShell(parts, journal, floors, self.clock, outside)
 
 
 class ForgetfulFlash(Flash):
@@ -145,8 +146,9 @@ class HastyShell(Shell):
 class WithoutJournalFirst(Device):
     """The device restarts before Rebooting is journaled."""
 
-    def make_shell(self, part: Component, journal: Journal, outside: Outside) -> Shell:
-        return HastyShell([part], journal, self.make_floors(), self.clock, outside)
+    def make_shell(self, journal: Journal, outside: Outside) -> Shell:
+        parts, floors = self.make_components(), self.make_floors()
+        return HastyShell(parts, journal, floors, self.clock, outside)
 
 
 @pytest.mark.parametrize(

@@ -129,13 +129,26 @@ def _occurrences(policy: Policy, now: datetime) -> Iterator[tuple[datetime, date
     """Every window that begins between eight days ago and eight days from now, in UTC.
 
     A start inside the hour that clocks skip opens at the first instant after it; in the
-    hour that comes twice the first one counts (``fold=0`` is both).
+    hour that comes twice the first one counts.
     """
     today = now.astimezone(policy.zone).date()
     for offset in range(-8, 9):
         day = today + timedelta(days=offset)
         for window in policy.windows:
             if day.weekday() in window.days:
-                local = datetime.combine(day, window.start, tzinfo=policy.zone)
-                begin = local.astimezone(UTC)
+                begin = _instant(datetime.combine(day, window.start), policy.zone)
                 yield begin, begin + window.duration
+
+
+def _instant(local: datetime, zone: tzinfo) -> datetime:
+    """When a wall clock in ``zone`` first shows ``local`` or, if it skips it, more."""
+    begin = local.replace(tzinfo=zone, fold=0).astimezone(UTC)
+    if begin.astimezone(zone).replace(tzinfo=None) == local:
+        return begin
+    # Skipped: read with the offset from before the jump, it lies after it; bisect.
+    earlier, later = begin - timedelta(days=1), begin
+    while later - earlier > timedelta(seconds=1):
+        middle = earlier + (later - earlier) / 2
+        jumped = middle.astimezone(zone).replace(tzinfo=None) >= local
+        earlier, later = (earlier, middle) if jumped else (middle, later)
+    return later.replace(microsecond=0)

@@ -216,10 +216,10 @@ class Shell:
         while True:
             if self._clock.monotonic() >= self._next_poll:
                 self._poll()
-            moved = self._hear()
+            self._hear()
             self._settle(*_ALL)
             rest = self._rest()
-            if rest > 0 and not moved:
+            if rest > 0 and not self._hear():
                 return rest
 
     def _poll(self) -> None:
@@ -342,7 +342,8 @@ class Shell:
     def _rest(self) -> float:
         """Seconds until the next poll or the next component that is due."""
         now = self._clock.monotonic()
-        return max(0.0, min([self._next_poll, *self._due.values()]) - now)
+        due = [at for at in self._due.values() if at > now]
+        return max(0.0, min([self._next_poll, *due]) - now)
 
     def _resume(self) -> dict[str, State]:
         """The journaled states; a journal that is lost starts anew, and says so.
@@ -479,13 +480,14 @@ class Shell:
 
 
 _COMMITTED: tuple[type[State], ...] = (
+    Arming,
     Rebooting,
     Trial,
     Confirming,
     Reverting,
     Reporting,
 )
-_ALL: tuple[type[State], ...] = (Staging, Staged, Arming, *_COMMITTED)
+_ALL: tuple[type[State], ...] = (Staging, Staged, *_COMMITTED)
 
 
 def _restarts(state: State) -> bool:

@@ -177,7 +177,6 @@ class Device:
         self.boots = 0
         self.trace: list[str] = []
         self.found: list[str] = []
-        self._shell: Shell | None = None
         self.flash.make("slot.a", OLD.content.ljust(SLOT_BYTES, b"\xff"))
         self.flash.make("slot.b", bytes(SLOT_BYTES))
 
@@ -190,9 +189,20 @@ class Device:
         """The installer of the one component."""
         return AbInstaller(boot, FlashSlots(self.flash), self.clock.boot_id)
 
-    def make_shell(self, part: Component, journal: Journal, outside: Outside) -> Shell:
+    def make_components(self) -> list[Component]:
+        """What the agent finds to update."""
+        boot = FileBoot(
+            self.store(),
+            lambda: Started(self.running, self.clock.boot_id()),
+            counts=self._counts,
+        )
+        installer = self.make_installer(boot)
+        return [Component(ECU, installer, self._fill, _restart, self, OLD.artifact)]
+
+    def make_shell(self, journal: Journal, outside: Outside) -> Shell:
         """The loop."""
-        return Shell([part], journal, self.make_floors(), self.clock, outside)
+        parts, floors = self.make_components(), self.make_floors()
+        return Shell(parts, journal, floors, self.clock, outside)
 
     def make_floors(self) -> Floors:
         """The counter floors: a record, and a counter in hardware."""
@@ -264,20 +274,13 @@ class Device:
 
     def _agent(self) -> bool:
         """The agent's process, until the device rests."""
-        boot = FileBoot(
-            self.store(),
-            lambda: Started(self.running, self.clock.boot_id()),
-            counts=self._counts,
-        )
-        installer = self.make_installer(boot)
-        part = Component(ECU, installer, self._fill, _restart, self, OLD.artifact)
         outside = Outside(
-            poll=lambda: self.orders,
+            poll=self.poll,
             report=self._report,
             changed=lambda _ecu, state: self._note(type(state).__name__),
         )
         cells = Record(self.make_journal_cells(), limit=JOURNAL_BYTES, what="journal")
-        shell = self._shell = self.make_shell(part, Journal(cells), outside)
+        shell = self.make_shell(Journal(cells), outside)
         for _ in range(MOST_ROUNDS):
             rest = shell.once()
             if all(isinstance(state, Idle) for state in shell.states.values()):
@@ -285,6 +288,10 @@ class Device:
             self.clock.sleep(rest)
         self.found.append(f"never idle: {shell.states}")
         return True
+
+    def poll(self) -> Sequence[Instruction]:
+        """The Director's present word."""
+        return self.orders
 
     def check(self, order: Instruction) -> Sequence[CheckResult]:
         """The health of what runs (:class:`~sealift.agent.ports.Health`)."""

@@ -15,10 +15,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from sealift.core.errors import SlotError, SpaceError, StateError
-from sealift.core.types import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from sealift.core.types import Slot
 
 BEFORE, INSIDE, AFTER, KILLED = 0.0, 0.25, 0.5, 0.75
 
@@ -194,9 +195,9 @@ class FlashCells:
 class FlashSlot:
     """:class:`~sealift.agent.ports.SlotDevice` in one region of a flash."""
 
-    def __init__(self, flash: Flash, slot: Slot, *, writable: bool) -> None:
+    def __init__(self, flash: Flash, region: str, *, writable: bool) -> None:
         self._flash = flash
-        self._region = f"slot.{slot}"
+        self._region = region
         self._writable = writable
 
     @property
@@ -233,10 +234,11 @@ class FlashSlot:
 
 
 class FlashSlots:
-    """:class:`~sealift.agent.ports.Slots` of a simulated device."""
+    """:class:`~sealift.agent.ports.Slots` in the regions ``NAME.a`` and ``NAME.b``."""
 
-    def __init__(self, flash: Flash) -> None:
+    def __init__(self, flash: Flash, name: str = "slot") -> None:
         self._flash = flash
+        self._name = name
 
     def open(self, slot: Slot, *, writable: bool) -> FlashSlot:
         """Open one slot.
@@ -244,9 +246,10 @@ class FlashSlots:
         Raises:
             SlotError: this device has no such slot.
         """
-        if f"slot.{slot}" not in self._flash.medium:
+        region = f"{self._name}.{slot}"
+        if region not in self._flash.medium:
             raise SlotError(f"there is no slot {slot}")
-        return FlashSlot(self._flash, slot, writable=writable)
+        return FlashSlot(self._flash, region, writable=writable)
 
 
 class FlashCounter:

@@ -124,8 +124,8 @@ def cases(limit: int, seed: int = 0) -> Iterator[Run]:
     systematic = itertools.chain(
         (Run(scene) for scene in scenes),
         (Run(bad) for scene in scenes for bad in _spoiled(scene)),
-        (run for scene in scenes for run in _singles(scene, steps[scene])),
-        (run for scene in scenes for run in _spoiled_and_cut(scene, steps[scene])),
+        _in_turn(_singles(scene, steps[scene]) for scene in scenes),
+        _in_turn(_spoiled_and_cut(scene, steps[scene]) for scene in scenes),
         _several(scenes, steps, chance),
         _chance(scenes, steps, chance),
     )
@@ -163,6 +163,12 @@ def _no_cut(text: str) -> InvalidInputError:
 
 def _is_brick(fault: str) -> bool:
     return fault.startswith(("brick", "never", "slot"))
+
+
+def _in_turn(several: Iterable[Iterable[Run]]) -> Iterator[Run]:
+    """One of each, until all are used up: whatever the limit is, none is left out."""
+    for row in itertools.zip_longest(*several):
+        yield from (run for run in row if run is not None)
 
 
 def _points(steps: Iterable[int], places: Sequence[float] = _PLACES) -> list[float]:
@@ -206,8 +212,7 @@ def _several(
             triples += [Run(scene, it) for it in itertools.combinations(points, 3)]
     chance.shuffle(pairs)
     chance.shuffle(triples)
-    for pair, triple in itertools.zip_longest(pairs, triples):
-        yield from (run for run in (pair, triple) if run is not None)
+    yield from _in_turn([pairs, triples])
 
 
 def _chance(

@@ -150,19 +150,27 @@ class LoaderStore:
         self.remarks = ()
         try:
             raw = self._boot.read()
-            return Store() if raw is None else Store.from_text(_ascii(raw))
+            if raw is not None:
+                return Store.from_text(_ascii(raw))
+            lost = None
         except (StateError, MalformedError) as error:
-            home = self.confirmed()
-            self.remarks = (f"{error}; slot {home} boots, it was confirmed last",)
-            return Store(default=home).marked(home, "good").marked(home.other, "bad")
+            lost = error.message
+        home = self.confirmed()
+        if lost is None and home is None:
+            return Store()  # as the factory left it
+        return self._rescued(home or Slot.A, lost or "the loader's record is gone")
 
-    def confirmed(self) -> Slot:
-        """The slot confirmed last, as the second record knows it; else slot a."""
+    def _rescued(self, home: Slot, lost: str) -> Store:
+        self.remarks = (f"{lost}; slot {home} boots, it was confirmed last",)
+        return Store(default=home).marked(home, "good").marked(home.other, "bad")
+
+    def confirmed(self) -> Slot | None:
+        """The slot confirmed last, as the second record knows it, if it does."""
         try:
             found = _HOME.fullmatch(_ascii(self._home.read() or b""))
         except (StateError, MalformedError):
-            return Slot.A
-        return Slot(found[1]) if found else Slot.A
+            return None
+        return Slot(found[1]) if found else None
 
     def write(self, store: Store) -> None:
         """Replace the loader's record; durable when this returns.
