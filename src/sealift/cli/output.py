@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -43,7 +44,9 @@ __all__ = [
     "confirm",
     "facts",
     "group",
+    "is_interactive",
     "note",
+    "now",
     "print_error",
     "print_json",
     "progress",
@@ -82,6 +85,11 @@ def group(text: str) -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def now() -> datetime:
+    """The clock of this program, the only one below ``main``; all else is handed it."""
+    return datetime.now(UTC)  # noqa: TID251
 
 
 # ── results ──────────────────────────────────────────────────────────────────────────
@@ -247,6 +255,11 @@ def confirm(question: str, *, yes: bool) -> None:
         )
     if not typer.confirm(clean(question), err=True):
         raise RefusedError("the answer was no; nothing was done")
+
+
+def is_interactive() -> bool:
+    """Whether a human sits at both ends: asks and can answer."""
+    return sys.stdin.isatty() and _is_terminal(sys.stdout)
 
 
 def read_secret(prompt: str, file: Path | None, *, twice: bool = False) -> str:

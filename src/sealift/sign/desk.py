@@ -147,6 +147,28 @@ class Desk:
         """The newest Image Targets."""
         return self._newest("image", "targets", Targets)
 
+    def root_chain(self, repository: str) -> list[bytes]:
+        """Every Root from version 1, as published.
+
+        Raises:
+            StateError: one of them is missing.
+        """
+        store = self.store(repository)
+        newest_version = self.root(repository).signed.version
+        chain = []
+        for version in range(1, newest_version + 1):
+            raw = store.read(file_name("root", version))
+            if raw is None:
+                raise StateError(f"{store.directory} lacks root version {version}")
+            chain.append(raw)
+        return chain
+
+    def targets_bytes(self) -> bytes | None:
+        """The newest Image Targets, as signed."""
+        store = self.store("image")
+        version = newest(store, "targets")
+        return store.read(file_name("targets", version)) if version else None
+
     def _newest(self, repository: str, role: str, kind: type[S]) -> Metadata[S] | None:
         store = self.store(repository)
         version = newest(store, role)

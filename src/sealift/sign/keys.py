@@ -18,11 +18,18 @@ from securesystemslib.signer import Key, SSlibKey
 from tuf.api.metadata import Root
 
 from sealift.core.canonical import parse_object
-from sealift.core.errors import InvalidConfigError, MalformedError, RefusedError
+from sealift.core.errors import (
+    InvalidConfigError,
+    KeyUnreadableError,
+    MalformedError,
+    RefusedError,
+    SignatureError,
+)
+from sealift.core.keys import PublicKey, verify
 from sealift.repo import image, keyfile, signing
 from sealift.repo.files import read_bounded, write_atomic
 from sealift.repo.policy import introduce, labelled, name_of, under_its_id
-from sealift.repo.repository import sign
+from sealift.repo.repository import sign, sign_bytes
 from sealift.repo.roots import (
     RoleKeys,
     author,
@@ -46,17 +53,26 @@ if TYPE_CHECKING:
 __all__ = [
     "Change",
     "Plan",
+    "accept_root",
     "ceremony",
+    "check_key_name",
+    "check_plan",
+    "check_recoverable",
     "generate",
+    "make_replacements",
+    "online_changes",
     "propose_change",
+    "prove",
     "public_from_json",
     "public_to_json",
+    "read_public",
     "replacements",
 ]
 
 OFFLINE_ROLES = {"image": ("root", "targets"), "director": ("root",)}
 """Roles whose keys people hold."""
 NAME_MAX = 64
+PEOPLE_MAX = 16
 PUBLIC_BYTES_MAX = 65_536
 
 
@@ -75,7 +91,13 @@ class Plan:
     external: Mapping[str, SSlibKey] = field(default_factory=dict)
 
     def names(self) -> list[str]:
-        """The names of all keys, in order."""
+        """The names of all keys, in order.
+
+        Raises:
+            RefusedError: so many people that no role could have that many keys.
+        """
+        if not 1 <= self.people <= PEOPLE_MAX:
+            raise RefusedError(f"{self.people} people; between 3 and {PEOPLE_MAX}")
         return [
             name
             for repository, roles in OFFLINE_ROLES.items()
@@ -115,11 +137,7 @@ def ceremony(
         RefusedError: a shape or key that is refused. InvalidConfigError: the directory
             exists or cannot be written, or an external key has a name of no role.
     """
-    if unknown := set(plan.external) - set(plan.names()):
-        raise InvalidConfigError(
-            f"no key of this ceremony is called {min(unknown)!r}",
-            hint=f"names are {', '.join(plan.names())}",
-        )
+    check_plan(plan, online, policy, now)
     with making(path, policy) as desk:
         held = _make_keys(desk, plan, passphrase, progress)
         roots = {
@@ -138,6 +156,37 @@ def ceremony(
     return Desk.open(path)
 
 
+def check_plan(plan: Plan, online: OnlineKeys, policy: Policy, now: datetime) -> None:
+    """Refuse now what the ceremony would refuse; with keys that are thrown away.
+
+    Raises:
+        RefusedError, InvalidConfigError: as :func:`ceremony`.
+    """
+    _check_names(plan)
+    held: dict[str, Signer | Key] = {
+        name: plan.external.get(name)
+        or signer_for(keyfile.generate(_algorithm(name)), name, demo=policy.demo)
+        for name in plan.names()
+    }
+    roots = {
+        repository: _first_root(repository, plan, held, online, policy, now)
+        for repository in REPOSITORIES
+    }
+    refuse_shared_keys(**roots)
+
+
+def _check_names(plan: Plan) -> None:
+    if unknown := set(plan.external) - set(plan.names()):
+        raise InvalidConfigError(
+            f"no key of this ceremony is called {min(unknown)!r}",
+            hint=f"names are {', '.join(plan.names())}",
+        )
+
+
+def _algorithm(name: str) -> str:
+    return "ml-dsa-65" if name.endswith("-pq") else "ed25519"
+
+
 def _make_keys(
     desk: Desk, plan: Plan, passphrase: str | None, progress: Report
 ) -> dict[str, Signer | Key]:
@@ -152,11 +201,10 @@ def _make_keys(
             write_atomic(desk.keys / f"{name}.pub", public_to_json(key), mode=0o644)
             held[name] = key
         else:
-            algorithm = "ml-dsa-65" if name.endswith("-pq") else "ed25519"
             held[name] = generate(
                 desk.keys / f"{name}.pem",
                 name,
-                algorithm,
+                _algorithm(name),
                 passphrase,
                 demo=desk.policy.demo,
             )
@@ -323,6 +371,65 @@ def replacements(
     ]
 
 
+def check_recoverable(desk: Desk, repository: str, lost: Iterable[str]) -> None:
+    """Return if these keys can be replaced over the air.
+
+    Raises:
+        RefusedError: no key has that name, or too few root keys would be left.
+    """
+    names = list(dict.fromkeys(lost))
+    root = desk.root(repository).signed
+    replacements(desk, repository, names, {n: _key_called(root, n) for n in names})
+
+
+def make_replacements(
+    desk: Desk, repository: str, lost: Iterable[str], passphrase: str | None
+) -> dict[str, Key]:
+    """New key files for lost keys, of the same algorithm, by the names of the lost.
+
+    Raises:
+        RefusedError: no key has that name. InvalidConfigError, SpaceError: a file.
+    """
+    root = desk.root(repository).signed
+    made: dict[str, Key] = {}
+    for name in dict.fromkeys(lost):
+        algorithm = introduce(_key_called(root, name), allow_demo=True).name
+        new = _next_name(desk, name)
+        path = desk.keys / f"{new}.pem"
+        demo = desk.policy.demo
+        made[name] = generate(path, new, algorithm, passphrase, demo=demo).public_key
+    return made
+
+
+def online_changes(desk: Desk, repository: str, online: OnlineKeys) -> list[Change]:
+    """Changes that put a server's new online keys in the place of the old ones.
+
+    Raises:
+        StateError: the desk has no Root.
+    """
+    root = desk.root(repository).signed
+    return [
+        Change(role, tuple(name_of(old) for old in role_keys(root, role).keys), (key,))
+        for role, key in online[repository].items()
+        if key.keyid not in root.roles[role].keyids
+    ]
+
+
+def prove(signer: Signer) -> None:
+    """Sign a test message and verify it, as a device would.
+
+    Raises:
+        KeyUnreadableError: the signer failed or does not fit its public half.
+    """
+    message = b"sealift key check"
+    made = sign_bytes(signer, message)
+    key = PublicKey.from_json(signer.public_key.to_dict())
+    try:
+        verify(key, bytes.fromhex(made.signature), message)
+    except SignatureError as error:
+        raise KeyUnreadableError("what this key signs does not verify") from error
+
+
 def accept_root(desk: Desk, request: signing.Request) -> Root:
     """Put a fully signed Root into the desk's metadata.
 
@@ -359,9 +466,25 @@ def _changed(rule: RoleKeys, change: Change) -> RoleKeys:
     return rule
 
 
-def _role_of(root: Root, name: str) -> str:
-    for role, rule in root.roles.items():
-        if name in {name_of(root.keys[keyid]) for keyid in rule.keyids}:
-            return role
+def _key_called(root: Root, name: str) -> Key:
+    for key in root.keys.values():
+        if name_of(key) == name:
+            return key
     known = sorted(name_of(key) for key in root.keys.values())
     raise RefusedError(f"no key is called {name!r}", hint=f"one of {', '.join(known)}")
+
+
+def _next_name(desk: Desk, name: str) -> str:
+    """``image-root-2`` becomes ``image-root-2.b``, then ``.c``; ``-pq`` stays last."""
+    base, ending = (name[:-3], "-pq") if name.endswith("-pq") else (name, "")
+    base = base.partition(".")[0]
+    for letter in "bcdefghijklmnopqrstuvwxyz":
+        new = f"{base}.{letter}{ending}"
+        if not (desk.keys / f"{new}.pem").exists():
+            return new
+    raise RefusedError(f"{name} was replaced too often; name the key yourself")
+
+
+def _role_of(root: Root, name: str) -> str:
+    keyid = _key_called(root, name).keyid
+    return next(role for role, rule in root.roles.items() if keyid in rule.keyids)

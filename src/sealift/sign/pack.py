@@ -33,6 +33,7 @@ from sealift.core.errors import (
     LimitError,
     MalformedError,
     RefusedError,
+    StateError,
     UnsafeNameError,
 )
 from sealift.core.payload import PRESET, pack_full
@@ -41,6 +42,7 @@ from sealift.core.version import compare
 from sealift.repo import image, signing
 from sealift.repo.entries import Listed
 from sealift.repo.files import read_bounded, translated, write_atomic
+from sealift.repo.repository import write_new
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -51,7 +53,16 @@ if TYPE_CHECKING:
 
     Report = Callable[[str, int, int], None]
 
-__all__ = ["Description", "Release", "pack", "propose", "read_release"]
+__all__ = [
+    "Description",
+    "Release",
+    "container_of",
+    "keep",
+    "pack",
+    "propose",
+    "propose_renewal",
+    "read_release",
+]
 
 RELEASE_BYTES_MAX = 1 << 20
 SBOM_BYTES_MAX = 256 << 20
@@ -216,6 +227,60 @@ def propose(release: Release, desk: Desk, now: datetime) -> signing.Request:
         lifetime=desk.policy.targets_lifetime,
     )
     return signing.propose("image", proposed, base=current, root=desk.root("image"))
+
+
+def propose_renewal(
+    desk: Desk, remove: Collection[str], now: datetime
+) -> signing.Request:
+    """A signing request for the same Targets, later to expire, without some images.
+
+    Raises:
+        NotFoundError: an image to remove is not listed. StateError: nothing to renew.
+    """
+    current = desk.targets()
+    if current is None:
+        raise StateError("this desk has no Targets yet")
+    lifetime = desk.policy.targets_lifetime
+    proposed = image.propose_targets(
+        current.signed, remove=remove, now=now, lifetime=lifetime
+    )
+    return signing.propose("image", proposed, base=current, root=desk.root("image"))
+
+
+def container_of(directory: Path) -> Path:
+    """The container file of a release directory, as long as its facts say.
+
+    Raises:
+        InvalidConfigError, LimitError, MalformedError: the release is not whole.
+        LengthError: the container is not the one that was packed.
+    """
+    facts = read_release(directory).container
+    path = directory / facts.name
+    if not path.is_file():
+        raise InvalidConfigError(f"{path} is missing", hint="pack the release again")
+    if path.stat().st_size != facts.length:
+        raise LengthError(
+            f"{path} does not have {facts.length} bytes", hint="pack the release again"
+        )
+    return path
+
+
+def keep(desk: Desk, request: signing.Request, raw: bytes, now: datetime) -> None:
+    """Keep published Targets at the desk; the next release starts from them.
+
+    Raises:
+        as ``repo.image.check_targets``; ConflictError: the desk has another file of
+        that version.
+    """
+    current = desk.targets()
+    if current is None or request.version > current.signed.version:
+        image.check_targets(
+            desk.root("image").signed,
+            raw,
+            None if current is None else current.signed,
+            now=now,
+        )
+    write_new(desk.store("image"), "targets", request.version, raw)
 
 
 def read_release(directory: Path) -> Release:
