@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,12 +53,15 @@ def init(
     Example: sealift init desk --online srv/public/online-keys.json
     """
     from sealift.repo import online as online_keys
-    from sealift.repo.files import read_bounded
+    from sealift.repo.files import read_as
     from sealift.sign import keys
     from sealift.sign.desk import Policy
 
-    raw = read_bounded(online, online_keys.BYTES_MAX)
-    public = online_keys.from_json(raw, allow_demo=demo)
+    public = read_as(
+        online,
+        online_keys.BYTES_MAX,
+        partial(online_keys.from_json, allow_demo=demo),
+    )
     plan = keys.Plan(people, threshold, hybrid, _external(external or [], demo=demo))
     if dry_run:
         keys.check_plan(plan, public, Policy(demo=demo), output.now())

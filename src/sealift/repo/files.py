@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sealift.core.errors import (
     InvalidConfigError,
@@ -19,7 +19,7 @@ from sealift.core.errors import (
 from sealift.core.metadata import IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "DirectoryStore",
@@ -29,6 +29,7 @@ __all__ = [
     "write_atomic",
 ]
 
+T = TypeVar("T")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NAME = re.compile(r"(?:[1-9][0-9]{0,15}\.)?[a-z0-9_%-]{1,200}\.json")
 
@@ -85,6 +86,22 @@ def read_bounded(path: Path, limit: int) -> bytes:
     if len(raw) > limit:
         raise LimitError(f"{path} has more than {limit} bytes")
     return raw
+
+
+def read_as(path: Path, limit: int, parse: Callable[[bytes], T]) -> T:
+    """What ``parse`` makes of a file; its refusals name the file.
+
+    Raises:
+        InvalidConfigError, LimitError: as :func:`read_bounded`; and what ``parse``
+        raises.
+    """
+    raw = read_bounded(path, limit)
+    try:
+        return parse(raw)
+    except SealiftError as error:
+        error.message = f"{path}: {error.message}"
+        error.args = (error.message,)
+        raise
 
 
 def write_atomic(path: Path, raw: bytes, *, mode: int, replace: bool = True) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from sealift.core.errors import (
 )
 from sealift.core.keys import PublicKey, verify
 from sealift.repo import image, keyfile, signing
-from sealift.repo.files import read_bounded, write_atomic
+from sealift.repo.files import write_atomic
 from sealift.repo.policy import introduce, labelled, name_of, under_its_id
 from sealift.repo.repository import sign, sign_bytes
 from sealift.repo.roots import (
@@ -305,7 +306,8 @@ def public_from_json(raw: bytes, *, allow_demo: bool = False) -> SSlibKey:
 
 def read_public(path: Path, *, allow_demo: bool = False) -> SSlibKey:
     """The public key in a ``.pub`` file; errors as :func:`public_from_json`."""
-    return public_from_json(read_bounded(path, PUBLIC_BYTES_MAX), allow_demo=allow_demo)
+    parse = partial(public_from_json, allow_demo=allow_demo)
+    return read_as(path, PUBLIC_BYTES_MAX, parse)
 
 
 # ── later ceremonies ─────────────────────────────────────────────────────────────────

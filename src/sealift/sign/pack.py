@@ -41,7 +41,7 @@ from sealift.core.types import Artifact, Container
 from sealift.core.version import compare
 from sealift.repo import image, signing
 from sealift.repo.entries import Listed
-from sealift.repo.files import read_bounded, translated, write_atomic
+from sealift.repo.files import read_as, read_bounded, translated, write_atomic
 from sealift.repo.repository import write_new
 
 if TYPE_CHECKING:
@@ -289,8 +289,11 @@ def read_release(directory: Path) -> Release:
     Raises:
         InvalidConfigError, LimitError, MalformedError: it is not one.
     """
-    raw = read_bounded(directory / "release.json", RELEASE_BYTES_MAX)
-    return Release.from_json(parse_object(raw, RELEASE_BYTES_MAX))
+    return read_as(
+        directory / "release.json",
+        RELEASE_BYTES_MAX,
+        lambda raw: Release.from_json(parse_object(raw, RELEASE_BYTES_MAX)),
+    )
 
 
 def check_line(

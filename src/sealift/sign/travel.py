@@ -8,11 +8,12 @@ a signature alone writes a signature file instead.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealift.repo import signing
-from sealift.repo.files import read_bounded, write_atomic
+from sealift.repo.files import read_as, write_atomic
 from sealift.repo.policy import name_of
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class Letter:
             request.
         """
         place = path / "request.json" if path.is_dir() else path
-        raw = read_bounded(place, signing.REQUEST_BYTES_MAX)
-        return cls(place, signing.request_from_json(raw))
+        limit = signing.REQUEST_BYTES_MAX
+        return cls(place, read_as(place, limit, signing.request_from_json))
 
     @classmethod
     def write(cls, path: Path, request: Request) -> Letter:
@@ -65,8 +66,11 @@ class Letter:
         """
         request = self.request
         for file in files:
-            raw = read_bounded(file, signing.SIGNATURES_BYTES_MAX)
-            request = signing.add_signatures(request, raw)
+            request = read_as(
+                file,
+                signing.SIGNATURES_BYTES_MAX,
+                partial(signing.add_signatures, request),
+            )
         return Letter(self.path, request)
 
     def signed_by(self, signer: Signer, *, allow_demo: bool = False) -> Letter:
