@@ -28,7 +28,7 @@ from sealift.core.errors import (
 )
 from sealift.core.keys import PublicKey, verify
 from sealift.repo import image, keyfile, signing
-from sealift.repo.files import write_atomic
+from sealift.repo.files import read_as, write_atomic
 from sealift.repo.policy import introduce, labelled, name_of, under_its_id
 from sealift.repo.repository import sign, sign_bytes
 from sealift.repo.roots import (
