@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from dataclasses import replace
 from hashlib import sha256
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -98,7 +99,7 @@ def test_the_digest_is_checked_before_anything_is_parsed() -> None:
 
 
 # ── bounds, before the first byte ────────────────────────────────────────────────────
-FACTS: list[tuple[str, dict[str, object], dict[str, object], type[SealiftError]]] = [
+FACTS: list[tuple[str, dict[str, Any], dict[str, Any], type[SealiftError]]] = [
     ("no image", {"length": 0}, {}, LimitError),
     ("image above 64 GiB", {"length": IMAGE_MAX + 1}, {}, LimitError),
     ("segments of 32 KiB", {"segment_size": 1 << 15}, {}, LimitError),
@@ -115,7 +116,10 @@ FACTS: list[tuple[str, dict[str, object], dict[str, object], type[SealiftError]]
 
 @pytest.mark.parametrize(("sentence", "artifact", "container", "error"), FACTS)
 def test_sizes_no_container_can_have_are_refused(
-    sentence, artifact, container, error
+    sentence: str,
+    artifact: dict[str, Any],
+    container: dict[str, Any],
+    error: type[SealiftError],
 ) -> None:
     """Nothing is fetched, and no memory taken, for sizes that cannot be true."""
     case = mixed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
 
 import pytest
@@ -131,7 +132,12 @@ def test_every_flipped_bit_of_a_proof_is_refused(index: int) -> None:
         ("order reversed", 11, 5, lambda proof: proof[::-1]),
     ],
 )
-def test_a_proof_of_the_wrong_shape_is_refused(sentence, size, index, change) -> None:
+def test_a_proof_of_the_wrong_shape_is_refused(
+    sentence: str,
+    size: int,
+    index: int,
+    change: Callable[[list[bytes]], list[bytes]],
+) -> None:
     """A proof has exactly the hashes its leaf needs, 32 bytes each, in order."""
     root, leaf, proof = prove(index, size)
     with pytest.raises((MalformedError, DigestError)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from sealift.core.errors import (
     LengthError,
     LimitError,
     PatchError,
+    SealiftError,
 )
 from sealift.core.payload import make_segment, open_frame, pack_full, unpack
 from tests.vectors.make_payload import Case, lzma_raw, noise, pack, text
@@ -31,7 +33,9 @@ EDGES = [1, 2, 4095, 4096, 4097, SEGMENT - 1, SEGMENT, SEGMENT + 1, 3 * SEGMENT 
 
 @pytest.mark.parametrize("length", EDGES)
 @pytest.mark.parametrize("make", [bytes, text, noise])
-def test_an_image_of_any_length_comes_back(length: int, make) -> None:
+def test_an_image_of_any_length_comes_back(
+    length: int, make: Callable[[int], bytes]
+) -> None:
     """Round trip at one byte, at each segment border, and beside it."""
     image = make(length)
     assert pack("x", image).read() == image
@@ -103,7 +107,9 @@ def test_progress_reaches_the_end() -> None:
         (10, SEGMENT, LengthError),
     ],
 )
-def test_an_image_no_container_can_hold_is_refused(length, segment_size, error) -> None:
+def test_an_image_no_container_can_hold_is_refused(
+    length: int, segment_size: int, error: type[SealiftError]
+) -> None:
     """Empty, too large, in too many segments, or shorter than announced."""
     with pytest.raises(error):
         pack_full(
