@@ -258,7 +258,9 @@ def test_several_components_settle_each_for_itself(kind: Kind) -> None:
     for cuts in _mcu_cuts(steps):
         device = WithMcu(Scene(kind), cuts).settle()
         assert device.faults() == [], f"{cuts}: {device.trace}"
-    assert WithMcu(Scene(Kind.GOOD)).settle().mcu_slot is Slot.B
+    whole = WithMcu(Scene(kind))
+    whole.settle()
+    assert whole.mcu_slot is Slot.B
 
 
 def test_states_of_the_trace_are_the_nine() -> None:

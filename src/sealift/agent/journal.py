@@ -85,15 +85,6 @@ class Journal:
         self._record.write(_encode(states))
         self._states = states
 
-    def restart(self, states: Mapping[str, State]) -> None:
-        """Write all states anew over copies that could not be read.
-
-        Raises:
-            StateError, SpaceError: the medium refuses that as well.
-        """
-        self._record.write(_encode(states))
-        self._states = dict(states)
-
     @property
     def sequence(self) -> int:
         """How many records were written before the present one, and it."""

@@ -274,24 +274,22 @@ def advance(state: State, outcome: Outcome) -> State:
     """
     match state:
         case Idle():
-            if isinstance(outcome, Instructed):
-                return Staging(outcome.attempt)
+            return _at_rest(state, outcome)
         case Staging() | Staged():
             return _before_the_switch(state, outcome)
         case Arming() | Rebooting():
             return _at_the_switch(state, outcome)
         case Trial() | Confirming():
             return _after_the_switch(state, outcome)
-        case Reverting():
-            if isinstance(outcome, Done):
-                return Reporting(state.attempt, state.result)
-            if isinstance(outcome, Failed):
-                return Reporting(state.attempt, _failed(state, outcome))
-        case Reporting():
-            if isinstance(outcome, Done):
-                return _settled(state)
+        case Reverting() | Reporting():
+            return _at_the_end(state, outcome)
         case _:
             assert_never(state)
+
+
+def _at_rest(state: Idle, outcome: Outcome) -> State:
+    if isinstance(outcome, Instructed):
+        return Staging(outcome.attempt)
     raise Impossible(state, outcome)
 
 
@@ -328,6 +326,16 @@ def _after_the_switch(state: Trial | Confirming, outcome: Outcome) -> State:
         )
     if isinstance(outcome, Booted):
         return _booted(state, outcome)
+    raise Impossible(state, outcome)
+
+
+def _at_the_end(state: Reverting | Reporting, outcome: Outcome) -> State:
+    if isinstance(outcome, Done):
+        if isinstance(state, Reverting):
+            return Reporting(state.attempt, state.result)
+        return _settled(state)
+    if isinstance(state, Reverting) and isinstance(outcome, Failed):
+        return Reporting(state.attempt, _failed(state, outcome))
     raise Impossible(state, outcome)
 
 

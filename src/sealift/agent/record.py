@@ -83,7 +83,7 @@ class Record:
         self._newest: tuple[int, Copy] | None = None
 
     def read(self) -> bytes | None:
-        """The payload, ``None`` if nothing was ever written.
+        """The payload, ``None`` if nothing was ever written whole.
 
         What is found is flushed before it is believed: an agent that was killed between
         write and flush left a copy that the next power cut would take back.
@@ -99,7 +99,9 @@ class Record:
         if self._newest is not None:
             self._cells.flush(self._newest[0])
             return self._newest[1].payload
-        if any(found):
+        # The second cell is used from the second write on; while it is empty, a damaged
+        # first one is a first write that was cut.
+        if found[1]:
             raise StateError(
                 f"both copies of the {self._what} are damaged",
                 hint="the device keeps what it runs; see `sealift-agent status`",
