@@ -95,7 +95,7 @@ class PublicKey:
         if not isinstance(found, dict):
             raise MalformedError("a key is not an object")
         keytype, scheme = found.get("keytype"), found.get("scheme")
-        if (keytype, scheme) not in _SCHEMES:
+        if not _is_verified(keytype, scheme):
             raise MalformedError(
                 "a key has a type and scheme we do not verify",
                 hint="ed25519, ecdsa, rsa with PSS, and ml-dsa are verified",
@@ -244,6 +244,11 @@ def _unusable_hint(key: PublicKey) -> str | None:
     if key.family is Family.POST_QUANTUM and not _has_ml_dsa():
         return "this device cannot verify ML-DSA: it needs cryptography 48 or newer"
     return None
+
+
+def _is_verified(keytype: object, scheme: object) -> bool:
+    named = isinstance(keytype, str) and isinstance(scheme, str)
+    return named and (keytype, scheme) in _SCHEMES
 
 
 def _shown(value: object) -> str:
