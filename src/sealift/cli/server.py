@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,11 @@ import typer
 from sealift.cli.output import Json, facts, group, note, print_json, show
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from socket import socket
+
     from sealift.server.app import Server
+    from sealift.server.config import Config
 
 __all__ = ["app"]
 
@@ -96,35 +101,50 @@ def run(
         device_listen=device_listen or opened.config.device_listen,
         operator_listen=operator_listen or opened.config.operator_listen,
     )
-    with exclusive(opened.layout):
+    with exclusive(opened.layout), _bound(config) as (device, operator):
+        config = replace(
+            config, device_listen=_name(device), operator_listen=_name(operator)
+        )
         server = build(replace(opened, config=config), clock, SystemChance())
         try:
-            asyncio.run(_serve(server, as_json=as_json))
+            asyncio.run(_serve(server, device, operator, as_json=as_json))
         finally:
             server.close()
 
 
-async def _serve(server: Server, *, as_json: bool) -> None:
-    from sealift.server import listen
+@contextmanager
+def _bound(config: Config) -> Iterator[tuple[socket, socket]]:
     from sealift.server.config import address
+    from sealift.server.listen import bind
 
-    layout = server.layout
+    with (
+        bind(*address(config.device_listen)) as device,
+        bind(*address(config.operator_listen)) as operator,
+    ):
+        yield device, operator
+
+
+def _name(bound: socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _serve(
+    server: Server, device: socket, operator: socket, *, as_json: bool
+) -> None:
+    from sealift.server import listen
+    from sealift.server.config import url
+
+    layout, config = server.layout, server.config
     pair = layout.certificate("tls-server"), layout.key("tls-server")
-    device = listen.Listener(
-        server.device,
-        listen.bind(*address(server.config.device_listen)),
-        listen.tls_context(*pair, client_authority=layout.certificate("device-ca")),
-    )
-    operator = listen.Listener(
-        server.operator,
-        listen.bind(*address(server.config.operator_listen)),
-        listen.tls_context(*pair),
+    devices_only = listen.tls_context(
+        *pair, client_authority=layout.certificate("device-ca")
     )
 
     def ready() -> None:
         found = {
-            "device": _url(server, device.bound.getsockname()),
-            "operator": _url(server, operator.bound.getsockname()),
+            "device": url(config, config.device_listen),
+            "operator": url(config, config.operator_listen),
         }
         if as_json:
             print_json(found)
@@ -134,16 +154,12 @@ async def _serve(server: Server, *, as_json: bool) -> None:
         sys.stdout.flush()
 
     await listen.serve(
-        device,
-        operator,
+        listen.Listener(server.device, device, devices_only),
+        listen.Listener(server.operator, operator, listen.tls_context(*pair)),
         background=server.background,
         ready=ready,
         stop=asyncio.Event(),
     )
-
-
-def _url(server: Server, bound: tuple[str, int]) -> str:
-    return f"https://{server.config.host_names[0]}:{bound[1]}"
 
 
 @app.command("status")

@@ -21,6 +21,7 @@ class Status(TypedDict):
     version: str
     time: str
     poll_seconds: int
+    device_url: str
     published: dict[str, dict[str, int]]
     releases: int
 

@@ -3,7 +3,7 @@
 ```
 with connect(Profile(url, ca, token)) as session:
     operator = Operator(session)
-    operator.upload(container, path)
+    operator.upload_container(container, path)
 ```
 
 Publishing what is published already, with the same bytes, is no error anywhere here, so
@@ -87,6 +87,13 @@ class Operator:
         path = f"{PREFIX}/metadata/{repository}/root"
         return checked(Root, self._post_raw(path, raw))
 
+    def publish_roots(self, repository: str, chain: Sequence[bytes]) -> Root:
+        """Publish every root of a chain the server does not have; the newest."""
+        published = [self.publish_root(repository, raw) for raw in chain]
+        if not published:
+            raise InvalidConfigError(f"there is no {repository} root to publish")
+        return published[-1]
+
     def publish_targets(self, raw: bytes) -> Targets:
         """Publish signed Image Targets, byte for byte."""
         return checked(Targets, self._post_raw(f"{PREFIX}/metadata/image/targets", raw))
@@ -98,7 +105,7 @@ class Operator:
         except NotFoundError:
             return None
 
-    def upload(
+    def upload_container(
         self,
         container: Container,
         path: Path,

@@ -71,7 +71,7 @@ def connect(profile: Profile) -> Iterator[Session]:
         follow_redirects=False,
         trust_env=False,
     ) as http:
-        yield Session(http)
+        yield Session(http, profile.ca)
 
 
 def _context(ca: Path) -> ssl.SSLContext:
@@ -89,9 +89,13 @@ def _context(ca: Path) -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Requests to one server. ``pause`` waits between tries, seconds."""
+    """Requests to one server that must come from ``ca``.
+
+    ``pause`` waits between tries, seconds.
+    """
 
     http: httpx2.Client
+    ca: Path
     pause: Callable[[float], None] = time.sleep
 
     def json(

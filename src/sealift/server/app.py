@@ -161,9 +161,7 @@ def build(opened: Opened, clock: Clock, chance: Chance) -> Server:
         return await asyncio.shield(loop.run_in_executor(writer, use_case, *arguments))
 
     face = DeviceFace(means, write, config.poll_seconds, limits.manifest_bytes)
-    operator = OperatorFace(
-        means, write, limits, config.poll_seconds, version("sealift"), face.seen
-    )
+    operator = OperatorFace(means, write, config, version("sealift"), face.seen)
     return Server(
         means=means,
         config=config,

@@ -13,7 +13,7 @@ from typing import Any
 
 from sealift.core.errors import InvalidConfigError
 
-__all__ = ["Config", "Layout", "Limits", "address", "load", "to_toml"]
+__all__ = ["Config", "Layout", "Limits", "address", "load", "to_toml", "url"]
 
 CONFIG_BYTES_MAX = 64 * 1024
 
@@ -105,6 +105,12 @@ def address(text: str) -> tuple[str, int]:
             f"{text!r} is not an address to listen on", hint="write HOST:PORT"
         )
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def url(config: Config, listen: str) -> str:
+    """How a listener is called from outside: by the first host name."""
+    host, port = config.host_names[0], address(listen)[1]
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 def load(path: Path) -> Config:

@@ -28,6 +28,7 @@ from sealift.server.api.auth import (
     read_body,
 )
 from sealift.server.api.problems import send_json
+from sealift.server.config import url
 from sealift.server.services import (
     accounts,
     audit,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
     from sealift.core.audit import Actor
     from sealift.server.api.auth import RateLimiter
-    from sealift.server.config import Limits
+    from sealift.server.config import Config
     from sealift.server.ports import Means, Session
 
 __all__ = ["OPERATIONS", "PREFIX", "Operation", "OperatorFace"]
@@ -216,8 +217,7 @@ class OperatorFace:
 
     means: Means
     write: Callable[..., Awaitable[Any]]
-    limits: Limits
-    poll_seconds: int
+    config: Config
     version: str
     seen: Mapping[str, datetime]
 
@@ -275,10 +275,10 @@ class OperatorFace:
 
     async def _body(self, operation: Operation, scope: Scope, receive: Receive) -> Any:
         if operation.raw == "metadata":
-            return await read_body(scope, receive, self.limits.metadata_bytes)
+            return await read_body(scope, receive, self.config.limits.metadata_bytes)
         if operation.takes is None:
             return None
-        raw = await read_body(scope, receive, self.limits.request_bytes)
+        raw = await read_body(scope, receive, self.config.limits.request_bytes)
         try:
             return msgspec.json.decode(raw or b"{}", type=operation.takes)
         except msgspec.DecodeError as error:
@@ -297,7 +297,14 @@ class OperatorFace:
         }
         count = len(releases.all_releases(self._read))
         now = self.means.clock.now()
-        return wire.StatusAnswer(self.version, now, self.poll_seconds, published, count)
+        return wire.StatusAnswer(
+            version=self.version,
+            time=now,
+            poll_seconds=self.config.poll_seconds,
+            device_url=url(self.config, self.config.device_listen),
+            published=published,
+            releases=count,
+        )
 
     async def openapi(self, _request: Request) -> dict[str, Any]:
         """The OpenAPI document."""
@@ -332,7 +339,7 @@ class OperatorFace:
     async def store_container(self, request: Request) -> wire.ContainerAnswer:
         """Stream a container to disk, then note it."""
         name, sha256 = request.parameters["name"], _announced_digest(request.scope)
-        length = announced_length(request.scope, self.limits.container_bytes)
+        length = announced_length(request.scope, self.config.limits.container_bytes)
         if length is None:
             raise InvalidInputError("this needs a Content-Length")
         if not releases.check_container(self._read, name, length, sha256):

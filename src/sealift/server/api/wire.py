@@ -76,6 +76,7 @@ class StatusAnswer(Struct):
     version: str
     time: datetime
     poll_seconds: int
+    device_url: str
     published: dict[str, dict[str, int]]
     releases: int
 

@@ -1,0 +1,220 @@
+"""``sealift device``: provision devices, list and show them, revoke them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sealift.cli import output, remote
+from sealift.cli.output import Json
+from sealift.core.errors import InvalidConfigError
+
+if TYPE_CHECKING:
+    from sealift.client.answers import Device, DeviceDetail, Ecu
+    from sealift.client.provision import Anchors
+
+__all__ = ["app"]
+
+app = output.group("Register devices, list and show them.")
+
+DeviceId = Annotated[str, typer.Argument(metavar="DEVICE")]
+
+
+@app.command()
+def provision(
+    device: DeviceId,
+    hardware_id: Annotated[
+        str, typer.Option("--hardware-id", help="Hardware of the main component.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="New directory for the device.")],
+    desk: Annotated[
+        Path | None,
+        typer.Option("--desk", help="The desk whose roots the device shall trust."),
+    ] = None,
+    image_root: Annotated[
+        Path | None, typer.Option("--image-root", help="Or: the Image root, a file.")
+    ] = None,
+    director_root: Annotated[
+        Path | None,
+        typer.Option("--director-root", help="Or: the Director root, a file."),
+    ] = None,
+    ecu: Annotated[
+        list[str] | None,
+        typer.Option("--ecu", help="A further component: ECU_ID=HARDWARE_ID; repeat."),
+    ] = None,
+    device_url: Annotated[
+        str | None,
+        typer.Option("--device-url", help="Device listener. [default: ask the server]"),
+    ] = None,
+    slot_a: Annotated[
+        str, typer.Option("--slot-a", help="Slot a of the main component.")
+    ] = "slot-a.img",
+    slot_b: Annotated[
+        str, typer.Option("--slot-b", help="Slot b of the main component.")
+    ] = "slot-b.img",
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Let the device accept throw-away keys.")
+    ] = False,
+    server: remote.Server = None,
+    token_file: remote.TokenFile = None,
+    ca: remote.CaFile = None,
+    profile: remote.ProfileFile = None,
+    as_json: Json = False,
+) -> None:
+    """Enrol a device and write everything its agent needs into a new directory.
+
+    Keys are made here and never leave; the trust anchors come from the desk, because a
+    device must not learn from a server whom to trust.
+
+    Example: sealift device provision dev-0001 --hardware-id demo-board-r1 --desk desk
+    --out dev-0001 --profile server.toml
+    """
+    from sealift.client import provision as provisioning
+
+    anchors = _anchors(desk, image_root, director_root)
+    with remote.session(server, token_file, ca, profile) as operator:
+        wanted = provisioning.Plan(
+            device_id=device,
+            ecus={f"{device}-main": hardware_id} | _pairs(ecu or []),
+            anchors=anchors,
+            url=device_url or operator.status()["device_url"],
+            ca=operator.session.ca,
+            slots=(slot_a, slot_b),
+            demo=demo,
+        )
+        found = provisioning.provision(wanted, operator, out)
+    output.show(found, as_json=as_json, text=lambda: output.facts(found))
+
+
+@app.command("list")
+def list_devices(
+    server: remote.Server = None,
+    token_file: remote.TokenFile = None,
+    ca: remote.CaFile = None,
+    profile: remote.ProfileFile = None,
+    as_json: Json = False,
+) -> None:
+    """Every device, what it runs and when it was heard of."""
+    with remote.session(server, token_file, ca, profile) as operator:
+        found = list(operator.devices())
+
+    def text() -> None:
+        columns = ("device", "state", "runs", "last seen", "reported", "time from")
+        output.table(columns, [_row(device) for device in found])
+
+    output.show(found, as_json=as_json, text=text)
+
+
+@app.command()
+def show(
+    device: DeviceId,
+    server: remote.Server = None,
+    token_file: remote.TokenFile = None,
+    ca: remote.CaFile = None,
+    profile: remote.ProfileFile = None,
+    as_json: Json = False,
+) -> None:
+    """One device: components, certificates, installations, reports."""
+    with remote.session(server, token_file, ca, profile) as operator:
+        found = operator.device(device)
+    output.show(found, as_json=as_json, text=lambda: _print(found))
+
+
+@app.command()
+def revoke(
+    device: DeviceId,
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; kept in the audit log.")
+    ] = "",
+    yes: output.Yes = False,
+    server: remote.Server = None,
+    token_file: remote.TokenFile = None,
+    ca: remote.CaFile = None,
+    profile: remote.ProfileFile = None,
+    as_json: Json = False,
+) -> None:
+    """Refuse a device from its next request on; its history stays."""
+    output.confirm(f"Revoke {device} for ever?", yes=yes)
+    with remote.session(server, token_file, ca, profile) as operator:
+        found = operator.revoke(device, reason)
+    output.show(found, as_json=as_json, text=lambda: _print(found))
+
+
+def _anchors(desk: Path | None, image: Path | None, director: Path | None) -> Anchors:
+    from sealift.client.provision import Anchors, anchors_in, read_anchor
+
+    if desk is not None and image is None and director is None:
+        return anchors_in(desk)
+    if desk is None and image is not None and director is not None:
+        return Anchors(read_anchor(image), read_anchor(director))
+    raise InvalidConfigError(
+        "which roots shall the device trust?",
+        hint="give --desk, or both --image-root and --director-root",
+    )
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        ecu_id, _, hardware_id = text.partition("=")
+        if not ecu_id or not hardware_id:
+            raise InvalidConfigError(
+                f"{text!r} is not a component", hint="write ECU_ID=HARDWARE_ID"
+            )
+        found[ecu_id] = hardware_id
+    return found
+
+
+def _row(device: Device) -> tuple[object, ...]:
+    return (
+        device["id"],
+        device["state"],
+        ", ".join(_running(ecu) for ecu in device["ecus"]),
+        device["last_seen"],
+        device["reported_at"],
+        device["time_source"],
+    )
+
+
+def _running(ecu: Ecu) -> str:
+    return ecu["installed"]["version"] or ecu["installed"]["name"] or "unknown"
+
+
+def _print(found: DeviceDetail) -> None:
+    device = found["device"]
+    output.facts(
+        {
+            "device": device["id"],
+            "state": device["state"],
+            "enrolled": device["created_at"],
+            "last seen": device["last_seen"],
+            "last report": device["reported_at"],
+            "report counter": device["counter"],
+            "time from": device["time_source"],
+        }
+    )
+    print()
+    output.table(
+        ("component", "hardware", "runs", "counter", "attack"),
+        [
+            (
+                ecu["ecu_id"],
+                ecu["hardware_id"],
+                _running(ecu),
+                ecu["installed"]["release_counter"],
+                ecu["attack"],
+            )
+            for ecu in device["ecus"]
+        ],
+    )
+    if found["installations"]:
+        print()
+        output.table(
+            ("deployment", "artifact", "state", "code", "changed"),
+            [
+                (i["deployment"], i["path"], i["state"], i["code"], i["changed_at"])
+                for i in found["installations"]
+            ],
+        )

@@ -1,0 +1,239 @@
+"""What a new device needs, in one directory: keys, anchors, settings.
+
+Private keys are made here and never leave; the server sees a certificate request and
+public halves. The trust anchors are given by the caller, from the vendor's desk: a
+device must not learn from a server whom to trust.
+
+| file | what it is | mode |
+|---|---|---|
+| `agent.toml` | the agent's settings | 0600 |
+| `device.key`, `device.pem` | TLS client key (P-256) and certificate | 0600, 0644 |
+| `report.key` | the key that signs reports (Ed25519) | 0600 |
+| `tls-ca.pem` | where the server must come from | 0444 |
+| `image-root.json`, `director-root.json` | trust anchors | 0444 |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import NameOID
+
+from sealift.core.canonical import parse_object
+from sealift.core.errors import FormatError, InvalidConfigError, TrustAnchorError
+
+if TYPE_CHECKING:
+    from sealift.client.api import Operator
+
+__all__ = ["Anchors", "Plan", "anchors_in", "provision", "read_anchor"]
+
+ROOT_BYTES_MAX = 262_144
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """The two Roots a device is born with, byte for byte."""
+
+    image: bytes
+    director: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A device to be. ``ecus`` maps component ids to hardware ids, the primary first.
+
+    ``slots`` are those of the primary; further components get files named after them.
+    ``ca`` is the file that ``url``, the device listener, must be signed by.
+    """
+
+    device_id: str
+    ecus: Mapping[str, str]
+    anchors: Anchors
+    url: str
+    ca: Path
+    slots: tuple[str, str] = ("slot-a.img", "slot-b.img")
+    demo: bool = False
+
+
+def anchors_in(desk: Path) -> Anchors:
+    """The newest Roots a desk has.
+
+    Raises:
+        TrustAnchorError: it has none, or one is not a Root.
+    """
+    return Anchors(
+        *(
+            read_anchor(_newest_root(desk / "metadata" / repository))
+            for repository in ("image", "director")
+        )
+    )
+
+
+def read_anchor(path: Path) -> bytes:
+    """A Root from a file.
+
+    Raises:
+        TrustAnchorError: it cannot be read or is not a Root.
+    """
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(ROOT_BYTES_MAX + 1)
+        signed = parse_object(raw, ROOT_BYTES_MAX).get("signed")
+    except OSError as error:
+        raise TrustAnchorError(f"{path} cannot be read: {error.strerror}") from error
+    except FormatError as error:
+        raise TrustAnchorError(f"{path} is not a Root: {error.message}") from error
+    if not isinstance(signed, dict) or signed.get("_type") != "root":
+        raise TrustAnchorError(f"{path} is not a Root")
+    return raw
+
+
+def provision(plan: Plan, operator: Operator, out: Path) -> dict[str, object]:
+    """Enrol a device and write its directory, whole or not at all; what was made.
+
+    Raises:
+        InvalidConfigError: ``out`` exists or cannot be written. RequestError: the
+            server refuses the device.
+    """
+    target = out.absolute()
+    draft = target.with_name(f".{target.name}.new-{os.getpid()}")
+    if target.exists():
+        raise InvalidConfigError(f"{out} exists already", hint="choose a new directory")
+    try:
+        draft.mkdir(mode=0o700)
+        not_after = _fill(draft, plan, operator)
+        draft.rename(target)
+    except OSError as error:
+        raise InvalidConfigError(
+            f"{out} cannot be written: {error.strerror}",
+            hint="the directory above it must exist and be writable",
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return {
+        "device": plan.device_id,
+        "directory": str(target),
+        "config": str(target / "agent.toml"),
+        "certificate_until": not_after,
+    }
+
+
+def _fill(directory: Path, plan: Plan, operator: Operator) -> str:
+    tls_key = ec.generate_private_key(ec.SECP256R1())
+    report_key = ed25519.Ed25519PrivateKey.generate()
+    _write(directory / "device.key", _private_pem(tls_key), 0o600)
+    _write(directory / "report.key", _private_pem(report_key), 0o600)
+    _write(directory / "tls-ca.pem", plan.ca.read_bytes(), 0o444)
+    _write(directory / "image-root.json", plan.anchors.image, 0o444)
+    _write(directory / "director-root.json", plan.anchors.director, 0o444)
+    _write(directory / "agent.toml", _settings(plan).encode(), 0o600)
+    enrolled = operator.enrol(
+        plan.device_id,
+        csr=_request(plan.device_id, tls_key),
+        report_key=_public(report_key),
+        ecus=plan.ecus,
+    )
+    _write(directory / "device.pem", enrolled["certificate"].encode(), 0o644)
+    return enrolled["not_after"]
+
+
+def _settings(plan: Plan) -> str:
+    """The agent's configuration; JSON texts are TOML texts as well."""
+    q = json.dumps
+    lines = [
+        "# Sealift agent. Every setting: docs/agent.md",
+        "[device]",
+        f"id = {q(plan.device_id)}",
+        'report_key = "report.key"',
+        "",
+        "[server]",
+        f"url = {q(plan.url)}",
+        'ca = "tls-ca.pem"',
+        'certificate = "device.pem"',
+        'key = "device.key"',
+        "",
+        "[trust]",
+        'image_root = "image-root.json"',
+        'director_root = "director-root.json"',
+        f"demo_keys = {q(plan.demo)}",
+        "",
+        "[state]",
+        'directory = "state"',
+        'runtime = "status.json"',
+        "",
+        "[boot]",
+        'kind = "file"',
+        'store = "boot"',
+        'restart = "exit"',
+    ]
+    for number, (ecu_id, hardware_id) in enumerate(plan.ecus.items()):
+        a, b = plan.slots if not number else (f"{ecu_id}-a.img", f"{ecu_id}-b.img")
+        lines += [
+            "",
+            "[[component]]",
+            f"ecu_id = {q(ecu_id)}",
+            f"hardware_id = {q(hardware_id)}",
+            f"slots = {{ a = {q(a)}, b = {q(b)} }}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _newest_root(directory: Path) -> Path:
+    versions = [
+        int(path.name.split(".")[0])
+        for path in directory.glob("*.root.json")
+        if path.name.split(".")[0].isdecimal()
+    ]
+    if not versions:
+        raise TrustAnchorError(
+            f"there is no Root in {directory}", hint="sealift init DESK makes them"
+        )
+    return directory / f"{max(versions)}.root.json"
+
+
+def _request(device_id: str, key: ec.EllipticCurvePrivateKey) -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device_id[:64])])
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(name)
+        .sign(key, hashes.SHA256())
+    )
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _public(key: ed25519.Ed25519PrivateKey) -> dict[str, object]:
+    raw = key.public_key().public_bytes(
+        serialization.Encoding.Raw, serialization.PublicFormat.Raw
+    )
+    return {
+        "keytype": "ed25519",
+        "scheme": "ed25519",
+        "keyval": {"public": raw.hex()},
+    }
+
+
+def _private_pem(key: PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as stream:
+        os.fchmod(descriptor, mode)
+        stream.write(content)
+        stream.flush()
+        os.fsync(descriptor)
