@@ -77,7 +77,7 @@ def problem(error: errors.SealiftError) -> dict[str, object]:
 
 
 def _title(kind: type[errors.SealiftError]) -> str:
-    return (kind.__doc__ or kind.code).strip().splitlines()[0]
+    return (kind.__doc__ or kind.code).strip().splitlines()[0].replace("``", "")
 
 
 async def send_error(send: Send, error: Exception) -> None:
