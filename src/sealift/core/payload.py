@@ -50,6 +50,7 @@ _STORED_GAIN: Final = 64
 """A segment is stored unless LZMA saves more than one byte in this many."""
 _BATCH: Final = 32
 _PIECE: Final = 1 << 20
+_ZEROS: Final = bytes(1 << SEGMENT_LOG2[-1])
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────
@@ -239,7 +240,7 @@ def make_segment(plain: bytes, *, preset: int = PRESET) -> Made:
 
 
 def _all_zero(plain: bytes) -> bool:
-    return plain.count(0) == len(plain)
+    return plain == _ZEROS[: len(plain)]
 
 
 def _plain_segments(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import os
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from sealift.agent.health import DETAIL_MAX, CommandCheck, CommandHealth
 from sealift.agent.ports import CheckResult
 from sealift.core.types import Artifact, Container, Instruction
+from tests.unit.agent.system_clock import SystemClock
 
 ARTIFACT = Artifact(
     "p/c-2.img", 1, b"\xaa" * 32, None, 1 << 20, b"", ("hw",), 1, "2.0.1"
@@ -20,22 +20,6 @@ ARTIFACT = Artifact(
 ORDER = Instruction(
     "dev-0001-main", "hw", ARTIFACT, Container("x", 1, b"", 1, b""), None, None, 1, b""
 )
-
-
-class SystemClock:
-    """The clock of this machine."""
-
-    def now(self) -> dt.datetime:
-        raise AssertionError("nobody asks for the system time")
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        raise AssertionError("nobody sleeps")
-
-    def boot_id(self) -> str:
-        return "one"
 
 
 def check(*command: str, deadline: float = 5.0) -> CheckResult:

@@ -28,30 +28,12 @@ from sealift.core.errors import (
     SlowTransferError,
 )
 from tests.tls_server import Asked, Files, Handler, Pki, TlsServer, raw, reply
+from tests.unit.agent.system_clock import SystemClock
 
 DATA = bytes(range(256)) * 1000
 LENGTH = len(DATA)
 PATH = "/base/files/x"
 QUICK = Limits(rate_min=64 * 1024, window=0.4)
-
-
-class SystemClock:
-    """The clock of this machine; sleeping is written down instead."""
-
-    def __init__(self) -> None:
-        self.slept = 0.0
-
-    def now(self) -> dt.datetime:
-        raise AssertionError("nobody asks for the system time")
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        self.slept += seconds
-
-    def boot_id(self) -> str:
-        return "one"
 
 
 @pytest.fixture(scope="module")
