@@ -37,7 +37,7 @@ COPIES = 2
 _HEADER_BYTES = 114
 _HEADER = re.compile(rb"sealift-record 1 (([0-9]{20}) ([0-9]{10})) ([0-9a-f]{64})\n")
 _SEQUENCE_END = 10**20
-_NO_ROOM = frozenset({"ENOSPC", "EDQUOT"})
+_NO_ROOM = frozenset({"ENOSPC", "EDQUOT", "EFBIG"})
 
 
 @dataclass(frozen=True, slots=True)
