@@ -54,7 +54,6 @@ __all__ = [
     "show",
     "size",
     "table",
-    "token_from",
     "warn",
 ]
 
@@ -280,15 +279,6 @@ def read_secret(prompt: str, file: Path | None, *, twice: bool = False) -> str:
     if twice and answer != typer.prompt(f"{prompt} again", hide_input=True, err=True):
         raise PassphraseError("the two answers differ", hint="type it again")
     return str(answer)
-
-
-def token_from(file: Path) -> str:
-    """An API token: the first line of ``file``.
-
-    Raises:
-        PassphraseError: the file cannot be read or is empty.
-    """
-    return _first_line(file)
 
 
 def _first_line(file: Path) -> str:

@@ -137,9 +137,11 @@ def read(path: Path) -> bytes:
             f"{path} cannot be opened: {error.strerror}",
             hint="a key file is a regular file, not a link; is the medium mounted?",
         ) from error
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         _check_closed(path, os.fstat(descriptor))
-        raw = stream.read(BYTES_MAX + 1)
+        raw = os.read(descriptor, BYTES_MAX + 1)
+    finally:
+        os.close(descriptor)
     if len(raw) > BYTES_MAX:
         raise KeyUnreadableError(f"{path} is too large for a private key")
     return raw

@@ -36,7 +36,7 @@ from sealift.repo.repository import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from securesystemslib.signer import Key
 
@@ -45,6 +45,7 @@ __all__ = [
     "RoleKeys",
     "author",
     "check_next",
+    "check_role",
     "check_shape",
     "current_root",
     "publish_root",
@@ -87,6 +88,8 @@ def author(
         RefusedError: a shape or key that is refused. LimitError: the lifetime.
     """
     _, end = span(now, lifetime)
+    for name, rule in roles.items():
+        check_role(name, rule, allow_demo=allow_demo)
     root = Root(
         version,
         SPEC_VERSION,
@@ -116,13 +119,9 @@ def check_shape(root: Root, *, allow_demo: bool = False) -> None:
         RefusedError: with the role and the reason.
     """
     for role in ROLES:
-        rule = root.roles[role]
-        if not set(rule.keyids) <= set(root.keys):
+        if not set(root.roles[role].keyids) <= set(root.keys):
             raise RefusedError(f"{role} names a key that the Root does not hold")
-        keys = [root.keys[keyid] for keyid in rule.keyids]
-        for key in keys:
-            introduce(key, allow_demo=allow_demo)
-        _check_role(role, keys, rule)
+        check_role(role, role_keys(root, role), allow_demo=allow_demo)
     refuse_shared(
         {role: [root.keys[i] for i in root.roles[role].keyids] for role in ROLES}
     )
@@ -210,23 +209,33 @@ def _role(rule: RoleKeys) -> Role:
     return Role([key.keyid for key in rule.keys], rule.threshold, fields)
 
 
-def _check_role(role: str, keys: Sequence[Key], rule: Role) -> None:
-    if not 1 <= rule.threshold <= len(keys):
+def check_role(role: str, rule: RoleKeys, *, allow_demo: bool = False) -> None:
+    """Refuse keys, a number of keys or a threshold that nobody should sign.
+
+    Raises:
+        RefusedError: with the role and the reason.
+    """
+    for key in rule.keys:
+        introduce(key, allow_demo=allow_demo)
+    refuse_shared({role: rule.keys})
+    if not 1 <= rule.threshold <= len(rule.keys):
         raise RefusedError(
-            f"{role} would need {rule.threshold} signatures of {len(keys)} keys",
+            f"{role} would need {rule.threshold} signatures of {len(rule.keys)} keys",
             hint="a threshold is at least 1 and at most the number of keys",
         )
-    if len(keys) > KEYS_PER_ROLE_MAX:
-        raise RefusedError(f"{role} has {len(keys)} keys; {KEYS_PER_ROLE_MAX} at most")
-    families = Counter(family(key) for key in keys)
-    least = min_per_family(rule.unrecognized_fields)
-    if len(families) > 1 or least:
-        _check_hybrid(role, families, rule.threshold, least)
-    if role != "root":
-        return
-    if min(families.values()) < ROOT_KEYS_MIN or rule.threshold < ROOT_THRESHOLD_MIN:
+    if len(rule.keys) > KEYS_PER_ROLE_MAX:
         raise RefusedError(
-            f"root has {rule.threshold} of {len(keys)} keys",
+            f"{role} has {len(rule.keys)} keys; {KEYS_PER_ROLE_MAX} at most"
+        )
+    families = Counter(family(key) for key in rule.keys)
+    if len(families) > 1 or rule.min_per_family:
+        _check_hybrid(role, families, rule.threshold, rule.min_per_family)
+    fewest = min(families.values())
+    if role == "root" and (
+        fewest < ROOT_KEYS_MIN or rule.threshold < ROOT_THRESHOLD_MIN
+    ):
+        raise RefusedError(
+            f"root has {rule.threshold} of {len(rule.keys)} keys",
             hint="at least 2 of 3: losing Root ends key rotation for the whole fleet",
         )
 

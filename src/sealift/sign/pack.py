@@ -1,9 +1,9 @@
 """Build a release: an image becomes a container, its facts, and a signing request.
 
 ```
-REL/COMPONENT-VERSION.full   the container devices fetch
-REL/release.json             the facts: artifact, container, where the SBOM is
-REL/request.json             the signing request: Image Targets with the artifact in it
+REL/PRODUCT-COMPONENT-VERSION.full   the container devices fetch
+REL/release.json   the facts: artifact, container, where the SBOM is
+REL/request.json   the signing request: Image Targets with the artifact in it
 ```
 
 The image is read once, in segments of 1 MiB; memory does not grow with it. Nothing
@@ -115,8 +115,8 @@ class Description:
 
     @property
     def file(self) -> str:
-        """The container's file name."""
-        return f"{self.component}-{self.version}.full"
+        """The container's file name; a server keeps all of them side by side."""
+        return f"{self.product}-{self.component}-{self.version}.full"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,429 @@
+"""``sealift release``: pack an image, collect signatures, publish what was signed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sealift.cli import output, remote
+from sealift.core.errors import RefusedError
+
+if TYPE_CHECKING:
+    from sealift.sign.desk import Desk
+    from sealift.sign.pack import Release
+    from sealift.sign.review import Review
+    from sealift.sign.travel import Letter
+
+app = output.group("Pack, review, sign and publish releases; sign new Roots.")
+
+RequestPath = Annotated[
+    Path,
+    typer.Argument(metavar="REQUEST", help="A request file, or a release directory."),
+]
+DeskOption = Annotated[Path, typer.Option(help="The desk's directory.")]
+OwnDesk = Annotated[
+    Path | None,
+    typer.Option("--desk", help="Compare with this desk's own metadata."),
+]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(metavar="WORD", help="Consent to one danger `review` named."),
+]
+Add = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="SIG.json", help="Signatures made on other machines."),
+]
+Demo = Annotated[bool, typer.Option(help="Take demo keys.")]
+
+
+# ── making requests ──────────────────────────────────────────────────────────────────
+@app.command()
+def pack(
+    image: Annotated[
+        Path, typer.Argument(metavar="IMAGE", help="The image: a file or block device.")
+    ],
+    desk: DeskOption,
+    product: Annotated[str, typer.Option(help="Product the image is for.")],
+    component: Annotated[str, typer.Option(help="Component it replaces.")],
+    version: Annotated[str, typer.Option(help="Version, above those released.")],
+    hardware_id: Annotated[
+        list[str], typer.Option(help="Hardware it fits; repeat for several.")
+    ],
+    counter: Annotated[
+        int, typer.Option(min=0, help="Release counter; never goes down on a device.")
+    ],
+    out: Annotated[Path, typer.Option(help="New directory for the release.")],
+    sbom: Annotated[
+        Path | None, typer.Option(help="SBOM file; its SHA-256 is signed along.")
+    ] = None,
+    accept: Accept = None,
+    preset: Annotated[
+        int, typer.Option(min=0, max=9, help="LZMA effort; 9 is slow and small.")
+    ] = 6,
+    dry_run: output.DryRun = False,
+    as_json: output.Json = False,
+) -> None:
+    """Make the container, the facts and the signing request of a release.
+
+    Example: sealift release pack rootfs.img --desk desk --product demo-board
+    --component rootfs --version 1.2.0 --hardware-id demo-board-r1 --counter 3
+    --out rel-1.2.0
+    """
+    from sealift.sign import pack as packing
+    from sealift.sign.desk import Desk
+
+    description = packing.Description(
+        product, component, version, tuple(hardware_id), counter
+    )
+    with output.progress(as_json=as_json) as report:
+        release = packing.pack(
+            image,
+            out,
+            description,
+            Desk.open(desk),
+            now=output.now(),
+            accept=accept or [],
+            sbom=sbom,
+            preset=preset,
+            dry_run=dry_run,
+            progress=report,
+        )
+    if release is None:
+        output.show(
+            {"written": False, "name": description.path},
+            as_json=as_json,
+            text=lambda: output.note(f"{description.path} could be packed (dry run)"),
+        )
+    else:
+        _show_release(release, out, as_json=as_json)
+
+
+@app.command()
+def propose(
+    release: Annotated[Path, typer.Argument(metavar="RELEASE")],
+    desk: DeskOption,
+    dry_run: output.DryRun = False,
+    as_json: output.Json = False,
+) -> None:
+    """Propose a packed release again, from the desk's newest Targets.
+
+    Needed when another release was published since it was packed; signatures are
+    collected anew, the container stays.
+
+    Example: sealift release propose rel-1.2.0 --desk desk
+    """
+    from sealift.sign import pack as packing
+    from sealift.sign.desk import Desk
+    from sealift.sign.travel import Letter
+
+    facts = packing.read_release(release)
+    request = packing.propose(facts, Desk.open(desk), output.now())
+    letter = Letter(release / "request.json", request)
+    if not dry_run:
+        letter.save()
+    _show_status(letter, as_json=as_json)
+
+
+@app.command()
+def renew(
+    desk: DeskOption,
+    out: Annotated[Path, typer.Option(help="Where the signing request goes.")],
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="An image to vouch for no longer."),
+    ] = None,
+    dry_run: output.DryRun = False,
+    as_json: output.Json = False,
+) -> None:
+    """Propose Targets with a later expiry; also the way to take images back.
+
+    Example: sealift release renew --desk desk --out renew.json
+    """
+    from sealift.sign import pack as packing
+    from sealift.sign.desk import Desk
+    from sealift.sign.travel import Letter
+
+    request = packing.propose_renewal(Desk.open(desk), remove or [], output.now())
+    letter = Letter(out, request) if dry_run else Letter.write(out, request)
+    _show_status(letter, as_json=as_json)
+
+
+# ── judging and signing ──────────────────────────────────────────────────────────────
+@app.command()
+def review(
+    request: RequestPath,
+    desk: OwnDesk = None,
+    add: Add = None,
+    demo: Demo = False,
+    as_json: output.Json = False,
+) -> None:
+    """Say in plain words what a signature would change.
+
+    Everything is recomputed from the bytes to be signed. With --desk they are compared
+    with your own metadata, without it with what the request brings along.
+
+    Example: sealift release review rel-1.2.0 --desk desk
+    """
+    from sealift.sign.travel import Letter, status
+
+    letter = Letter.open(request).with_signatures(add or [])
+    found = _reviewed(letter, desk, demo=demo)
+    output.show(
+        {**found.to_json(), "signatures": status(letter.request)},
+        as_json=as_json,
+        text=lambda: _print_review(found),
+    )
+
+
+@app.command()
+def sign(
+    request: RequestPath,
+    key: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY", help="FILE.pem, pkcs11:… or hsm:…; repeat for several."
+        ),
+    ],
+    desk: OwnDesk = None,
+    add: Add = None,
+    accept: Accept = None,
+    detached: Annotated[
+        Path | None,
+        typer.Option(help="Write the new signatures to this file instead."),
+    ] = None,
+    demo: Demo = False,
+    passphrase_file: output.PassphraseFile = None,
+    yes: output.Yes = False,
+    dry_run: output.DryRun = False,
+    as_json: output.Json = False,
+) -> None:
+    """Review a request and sign it; dangers need --accept, each by its word.
+
+    The signature goes into the request file, or alone into --detached.
+
+    Example: sealift release sign rel-1.2.0 --key /media/alice/image-targets-1.pem
+    """
+    from sealift.repo.signers import load_signer
+    from sealift.sign.review import require_consent
+    from sealift.sign.travel import Letter
+
+    before = Letter.open(request)
+    letter = before.with_signatures(add or [])
+    found = _reviewed(letter, desk, demo=demo)
+    if not as_json:
+        _print_review(found)
+    require_consent(found, accept or [])
+    if not as_json and output.is_interactive():
+        output.confirm("Sign exactly this?", yes=yes)
+    allow_demo = demo or (desk is not None and _desk(desk).policy.demo)
+    for address in key:
+        signer = load_signer(
+            address,
+            lambda what: output.read_secret(what, passphrase_file),
+            allow_demo=allow_demo,
+        )
+        letter = letter.signed_by(signer, allow_demo=allow_demo)
+    if not dry_run and detached is not None:
+        letter.save_signatures(detached, before.request)
+    elif not dry_run:
+        letter.save()
+    _show_status(letter, as_json=as_json)
+
+
+@app.command()
+def status(request: RequestPath, add: Add = None, as_json: output.Json = False) -> None:
+    """Who has signed, and who is still to sign.
+
+    Example: sealift release status rel-1.2.0 --add alice.json
+    """
+    from sealift.sign.travel import Letter
+
+    letter = Letter.open(request).with_signatures(add or [])
+    _show_status(letter, as_json=as_json)
+
+
+# ── publishing ───────────────────────────────────────────────────────────────────────
+@app.command()
+def publish(
+    request: RequestPath,
+    desk: DeskOption,
+    server: remote.Server = None,
+    token_file: remote.TokenFile = None,
+    ca: remote.CaFile = None,
+    profile: remote.ProfileFile = None,
+    add: Add = None,
+    dry_run: output.DryRun = False,
+    as_json: output.Json = False,
+) -> None:
+    """Upload the container, then the signed Targets; keep them at the desk.
+
+    The server checks everything again. Repeating it changes nothing.
+
+    Example: sealift release publish rel-1.2.0 --desk desk
+    --server https://ota.example:8444 --token-file operator.token --ca tls-ca.pem
+    """
+    from sealift.repo import signing
+    from sealift.sign import pack as packing
+    from sealift.sign.travel import Letter
+
+    opened = _desk(desk)
+    letter = Letter.open(request).with_signatures(add or [])
+    if letter.request.role != "targets":
+        raise RefusedError(
+            "this is a Root, not a release",
+            hint="sealift keys accept DESK REQUEST, then sealift keys publish DESK",
+        )
+    raw = signing.finish(letter.request)
+    facts = packing.read_release(request) if request.is_dir() else None
+    if facts is not None:
+        packing.container_of(request)
+    published = None
+    if not dry_run:
+        with (
+            output.progress(as_json=as_json) as report,
+            remote.session(server, token_file, ca, profile) as operator,
+        ):
+            if facts is not None:
+                operator.upload(facts.container, request / facts.container.name, report)
+            operator.publish_targets(raw)
+            if facts is not None:
+                path = facts.listed.artifact.name
+                published = operator.publish_release({path: facts.container})
+        packing.keep(opened, letter.request, raw, output.now())
+    found: dict[str, Any] = {
+        "targets_version": letter.request.version,
+        "container": None if facts is None else facts.container.name,
+        "release": None if published is None else published["id"],
+        "published": not dry_run,
+    }
+    output.show(found, as_json=as_json, text=lambda: output.facts(found))
+
+
+@app.command("list")
+def list_releases(
+    desk: Annotated[Path, typer.Argument(metavar="DESK")], as_json: output.Json = False
+) -> None:
+    """What the desk's newest Image Targets vouches for.
+
+    Example: sealift release list desk
+    """
+    from sealift.repo import image as images
+
+    current = _desk(desk).targets()
+    found = images.artifacts(current.signed) if current is not None else {}
+    rows = [
+        {
+            "name": entry.artifact.name,
+            "version": entry.artifact.version,
+            "counter": entry.artifact.release_counter,
+            "sequence": entry.sequence,
+            "length": entry.artifact.length,
+            "hardware_ids": list(entry.artifact.hardware_ids),
+            "sha256": entry.artifact.sha256.hex(),
+        }
+        for entry in sorted(found.values(), key=lambda entry: entry.sequence)
+    ]
+    columns = ("sequence", "name", "counter", "length", "hardware_ids")
+    output.show(
+        rows,
+        as_json=as_json,
+        text=lambda: output.table(
+            columns,
+            [
+                [
+                    row["sequence"],
+                    row["name"],
+                    row["counter"],
+                    output.size(int(str(row["length"]))),
+                    ", ".join(row["hardware_ids"]),  # type: ignore[arg-type]
+                ]
+                for row in rows
+            ],
+        ),
+    )
+
+
+# ── shared ───────────────────────────────────────────────────────────────────────────
+def _desk(path: Path) -> Desk:
+    from sealift.sign.desk import Desk
+
+    return Desk.open(path)
+
+
+def _reviewed(letter: Letter, desk: Path | None, *, demo: bool) -> Review:
+    from sealift.sign.review import review as judge
+    from sealift.sign.travel import trusted_by
+
+    if desk is None:
+        return judge(letter.request, now=output.now(), allow_demo=demo)
+    own = trusted_by(_desk(desk), letter.request)
+    return judge(letter.request, now=output.now(), **own)
+
+
+def _print_review(found: Review) -> None:
+    print(output.clean(f"A signature makes this {found.title}:"))
+    for finding in found.findings:
+        mark = {"fact": " ", "danger": "!", "refused": "X"}[finding.level]
+        word = f"  [--accept {finding.accept}]" if finding.accept else ""
+        print(output.clean(f" {mark} {finding.text}{word}"))
+    print(f"   sha256 of the signed bytes: {found.fingerprint}")
+
+
+def _show_status(letter: Letter, *, as_json: bool) -> None:
+    from sealift.sign.travel import status as standing
+
+    rows = standing(letter.request)
+    found = {
+        "request": str(letter.path),
+        "repository": letter.request.repository,
+        "role": letter.request.role,
+        "metadata_version": letter.request.version,
+        "signed_sha256": letter.request.fingerprint,
+        "complete": letter.request.complete,
+        "thresholds": rows,
+    }
+
+    def text() -> None:
+        output.facts(
+            {
+                "proposed": f"{letter.request.repository} {letter.request.role} "
+                f"version {letter.request.version}",
+                "complete": letter.request.complete,
+            }
+        )
+        output.table(
+            ("by root", "threshold", "signed", "still open"),
+            [
+                [
+                    row["root_version"],
+                    row["threshold"],
+                    ", ".join(row["signed"]),
+                    ", ".join(row["open"]),
+                ]
+                for row in rows
+            ],
+        )
+
+    output.show(found, as_json=as_json, text=text)
+
+
+def _show_release(release: Release, out: Path, *, as_json: bool) -> None:
+    artifact, container = release.listed.artifact, release.container
+    found = {"release": str(out), "written": True, **release.to_json()}
+
+    def text() -> None:
+        output.facts(
+            {
+                "release": out,
+                "name": artifact.name,
+                "image": f"{output.size(artifact.length)}, {artifact.sha256.hex()}",
+                "container": f"{container.name}, {output.size(container.length)}",
+                "counter": artifact.release_counter,
+                "hardware": ", ".join(artifact.hardware_ids),
+            }
+        )
+        output.note(f"next: sealift release review {out}, then sign {out} --key …")
+
+    output.show(found, as_json=as_json, text=text)
