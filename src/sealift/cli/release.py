@@ -286,7 +286,9 @@ def publish(
             remote.session(server, token_file, ca, profile) as operator,
         ):
             if facts is not None:
-                operator.upload(facts.container, request / facts.container.name, report)
+                operator.upload_container(
+                    facts.container, request / facts.container.name, report
+                )
             operator.publish_targets(raw)
             if facts is not None:
                 path = facts.listed.artifact.name
