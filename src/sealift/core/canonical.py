@@ -140,6 +140,8 @@ def _quoted(text: str) -> str:
 
 def _require_shallow(text: str) -> None:
     """Count brackets outside strings, so that the parser cannot run out of stack."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
     depth = 0
     for token in _BRACKETS.finditer(text):
         first = token[0][0]
@@ -149,6 +151,8 @@ def _require_shallow(text: str) -> None:
                 raise LimitError(f"JSON nested deeper than {MAX_DEPTH}")
         elif first != '"':
             depth -= 1
+            if depth < 0:
+                raise MalformedError("not JSON: a bracket closes nothing")
 
 
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
