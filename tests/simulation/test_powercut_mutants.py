@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sealift.agent.boot.file import FileBoot
+from sealift.agent.duties import Component, Duties, Found, NotYet
 from sealift.agent.install.ab import AbInstaller
-from sealift.agent.machine import Attempt, Done, Outcome, Trial
-from sealift.agent.shell import Component, NotYet, Shell
+from sealift.agent.machine import Attempt, Done, Trial
+from sealift.agent.shell import Shell
 from sealift.sim.device import Device
 from sealift.sim.flash import Flash, FlashCells, FlashSlots
 from sealift.sim.powercut import cases
@@ -78,12 +79,18 @@ class ObedientInstaller(AbInstaller):
         self._boot.mark_good()
 
 
-class UnaskingShell(Shell):
+class UnaskingDuties(Duties):
     """Confirms without asking which slot runs."""
 
-    def _confirm(self, part: Component, attempt: Attempt) -> Outcome | NotYet:
+    def _confirm(self, part: Component, attempt: Attempt) -> Found:
         part.installer.confirm(attempt.order, attempt.slot)
         return Done()
+
+
+class UnaskingShell(Shell):
+    """The loop around them."""
+
+    performs = UnaskingDuties
 
 
 class WithoutBoldRow(Device):
@@ -97,13 +104,19 @@ class WithoutBoldRow(Device):
         return UnaskingShell(parts, journal, floors, self.clock, outside)
 
 
-class EagerShell(Shell):
+class EagerDuties(Duties):
     """Raises the floor as soon as the new image runs."""
 
-    def _check(self, part: Component, state: Trial) -> Outcome | NotYet:
-        order = state.attempt.order
-        self._floors.raise_to(order.ecu_id, order.artifact.release_counter)
+    def _check(self, part: Component, state: Trial) -> Found:
+        counter = state.attempt.order.artifact.release_counter
+        self._helpers.floors.raise_to(part.ecu_id, counter)
         return super()._check(part, state)
+
+
+class EagerShell(Shell):
+    """The loop around them."""
+
+    performs = EagerDuties
 
 
 class WithEarlyFloor(Device):
@@ -133,14 +146,19 @@ class WithoutLoaderFsync(Device):
         self.flash = forgetful
 
 
-class HastyShell(Shell):
-    """Changes the world first and writes the journal afterwards."""
+class HastyDuties(Duties):
+    """Changes the world first and has the journal written afterwards."""
 
-    def _arm(self, part: Component, attempt: Attempt) -> Outcome | NotYet:
-        found = super()._arm(part, attempt)
-        if not isinstance(found, NotYet):
-            part.restart()
-        return found
+    def _arm(self, part: Component, attempt: Attempt) -> Found:
+        super()._arm(part, attempt)
+        part.restart()
+        return NotYet(60.0)
+
+
+class HastyShell(Shell):
+    """The loop around them."""
+
+    performs = HastyDuties
 
 
 class WithoutJournalFirst(Device):

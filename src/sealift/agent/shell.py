@@ -1,9 +1,9 @@
 """The agent's only loop: perform the duty, journal what came of it, again.
 
-All decisions are in ``agent.machine``; here they meet the world. The journal is written
-before anything builds on a state, so a duty cut short is simply performed again. One
-machine per component, one journal for all. Nothing here knows a file, a socket or a
-process: whoever composes the agent passes
+All decisions are in ``agent.machine``, all acts in ``agent.duties``; here they meet.
+The journal is written before anything builds on a state, so a duty cut short is simply
+performed again. One machine per component, one journal for all. Nothing here knows a
+file, a socket or a process: whoever composes the agent passes
 
 * per component: an installer, a way to fill a slot, a way to restart, health checks;
 * ``Outside``: poll, report, gate, the poll interval and a place for notices.
@@ -13,16 +13,25 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Protocol
 
 from sealift.agent import gate as gates
-from sealift.agent import machine
+from sealift.agent.duties import (
+    AttemptResult,
+    Component,
+    Duties,
+    Found,
+    Gate,
+    Helpers,
+    NotYet,
+    Report,
+    installed,
+)
 from sealift.agent.machine import (
+    Active,
     Arming,
     Attempt,
-    Booted,
     Confirming,
-    Done,
     Failed,
     Idle,
     Instructed,
@@ -35,60 +44,32 @@ from sealift.agent.machine import (
     State,
     Superseded,
     Trial,
-    Verdict,
     advance,
+    superseded,
+    wants,
 )
-from sealift.agent.ports import Running
-from sealift.core.errors import BootError, PolicyError, SealiftError, TransportError
-from sealift.core.version import above
+from sealift.core.errors import PolicyError, SealiftError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sealift.agent.journal import Floors, Journal
-    from sealift.agent.ports import Clock, Fill, Health, Installer
+    from sealift.agent.ports import Clock
     from sealift.core.types import Artifact, Instruction
+
+__all__ = [
+    "AttemptResult",
+    "Component",
+    "Gate",
+    "Limits",
+    "Outside",
+    "Poll",
+    "Report",
+    "Shell",
+]
 
 
 # ── what comes in ────────────────────────────────────────────────────────────────────
-@dataclass(frozen=True, slots=True)
-class Component:
-    """One updatable part of the device: an installer with a serial.
-
-    ``fill`` makes the :class:`~sealift.agent.ports.Fill` for an order. ``restart``
-    restarts what the component lives in; it may raise ``SystemExit`` or return while
-    the restart is under way, then it is called again after ``Limits.restart_seconds``.
-    ``factory`` is what the confirmed slot holds before the first update, if known.
-    ``trial_seconds`` is how long a trial may last in one boot until it is healthy.
-    """
-
-    ecu_id: str
-    installer: Installer
-    fill: Callable[[Instruction], Fill]
-    restart: Callable[[], None]
-    health: Health
-    factory: Artifact | None = None
-    trial_seconds: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptResult:
-    """One ended attempt, as the server is to learn it.
-
-    ``id`` is the same however often the result is handed over; the receiver keeps one.
-    ``installed`` is what the confirmed slot holds after the attempt.
-    """
-
-    id: str
-    ecu_id: str
-    order: Instruction
-    verdict: Verdict
-    stage: str
-    code: str | None
-    detail: str
-    installed: Artifact | None
-
-
 class Poll(Protocol):
     """Ask the server, verify, and say what the Director orders for this device *now*.
 
@@ -103,26 +84,6 @@ class Poll(Protocol):
 
     def __call__(self) -> Sequence[Instruction] | None:
         """The whole present order, or "as before"."""
-        ...
-
-
-class Report(Protocol):
-    """Take a result into the outbox, durably, before returning (M12).
-
-    Raises:
-        SealiftError: it was not stored; it will be handed over again.
-    """
-
-    def __call__(self, result: AttemptResult, /) -> None:
-        """Keep ``result``; one with a known ``id`` is the same result again."""
-        ...
-
-
-class Gate(Protocol):
-    """Whether the switch may be written now; see ``agent.gate``."""
-
-    def __call__(self, order: Instruction, /) -> gates.Decision:
-        """Open, or closed for so many seconds."""
         ...
 
 
@@ -156,19 +117,11 @@ class Outside:
     limits: Limits = field(default_factory=Limits)
 
 
-@dataclass(frozen=True, slots=True)
-class NotYet:
-    """The state stands; look again after ``seconds``."""
-
-    seconds: float
-
-
-_Duty: TypeAlias = Outcome | NotYet
-
-
 # ── the loop ─────────────────────────────────────────────────────────────────────────
 class Shell:
     """One device's machines and the loop that moves them."""
+
+    performs: type[Duties] = Duties
 
     def __init__(
         self,
@@ -189,6 +142,16 @@ class Shell:
         self._next_poll = float("-inf")
         self._due: dict[str, float] = {}
         self._hindered: dict[str, int] = {}
+        self._duties = self.performs(
+            Helpers(
+                clock=clock,
+                floors=floors,
+                report=outside.report,
+                gate=outside.gate,
+                must_ask=self._must_ask,
+                restart_seconds=self._limits.restart_seconds,
+            )
+        )
         self._states = self._resume()
 
     @property
@@ -199,7 +162,7 @@ class Shell:
     @property
     def installed(self) -> Mapping[str, Artifact | None]:
         """What every component's confirmed slot holds, for the manifest."""
-        return {ecu: _installed(state) for ecu, state in self._states.items()}
+        return {ecu: installed(state) for ecu, state in self._states.items()}
 
     def run(self, pause: Callable[[float], object]) -> None:
         """Go on for ever; ``pause`` waits so many seconds, or less when hinted."""
@@ -236,6 +199,14 @@ class Shell:
             if orders is not None:
                 self._orders = {order.ecu_id: order for order in orders}
 
+    def _must_ask(self) -> bool:
+        """Whether nobody was asked for long, or never; the next poll is then due."""
+        now = self._clock.monotonic()
+        if self._asked_at is not None and now - self._asked_at <= self._limits.fresh:
+            return False
+        self._next_poll = now
+        return True
+
     # ── orders ───────────────────────────────────────────────────────────────────────
     def _hear(self) -> bool:
         """Bring every component the Director's last word; ``True`` if one moved."""
@@ -250,14 +221,14 @@ class Shell:
     def _heard(self, ecu_id: str, order: Instruction | None) -> Outcome | None:
         state = self._states[ecu_id]
         if isinstance(state, Idle):
-            if order is None or not machine.wants(state, order) or self._rests(ecu_id):
+            if order is None or not wants(state, order) or self._rests(ecu_id):
                 return None
             return self._guarded(ecu_id, lambda: self._begin(ecu_id, state, order))
-        if isinstance(state, Staging | Staged) and machine.superseded(state, order):
+        if isinstance(state, Staging | Staged) and superseded(state, order):
             return Superseded("the Director orders something else by now")
         return None
 
-    def _begin(self, ecu_id: str, state: Idle, order: Instruction) -> _Duty:
+    def _begin(self, ecu_id: str, state: Idle, order: Instruction) -> Found:
         probe = self._components[ecu_id].installer.probe()
         facts = (ecu_id, order.targets_sha256.hex(), order.artifact.sha256.hex())
         salt = (probe.boot_id, str(self._journal.sequence))
@@ -268,32 +239,32 @@ class Shell:
         )
 
     # ── settling ─────────────────────────────────────────────────────────────────────
-    def _settle(self, *kinds: type[State]) -> None:
+    def _settle(self, *kinds: type[Active]) -> None:
         """Move every component in one of these states until all of them wait.
 
         A restart takes the whole device with it, so others come to rest before it.
         """
         tried: set[str] = set()
-        while waiting := [it for it in self._ready(kinds) if it not in tried]:
-            ecu_id = min(waiting, key=lambda it: _restarts(self._states[it]))
-            if not self._step(ecu_id):
+        while waiting := [it for it in self._ready(kinds) if it[0] not in tried]:
+            ecu_id, state = min(waiting, key=lambda it: _restarts(it[1]))
+            if not self._step(ecu_id, state):
                 tried.add(ecu_id)
 
-    def _ready(self, kinds: tuple[type[State], ...]) -> Iterator[str]:
+    def _ready(self, kinds: tuple[type[Active], ...]) -> Iterator[tuple[str, Active]]:
         for ecu_id, state in self._states.items():
             if isinstance(state, kinds) and not self._rests(ecu_id):
-                yield ecu_id
+                yield ecu_id, state
 
     def _rests(self, ecu_id: str) -> bool:
         now = self._clock.monotonic()
         return self._due.get(ecu_id, now) > now
 
-    def _step(self, ecu_id: str) -> bool:
-        state = self._states[ecu_id]
-        outcome = self._guarded(ecu_id, lambda: self._perform(ecu_id, state))
+    def _step(self, ecu_id: str, state: Active) -> bool:
+        part = self._components[ecu_id]
+        outcome = self._guarded(ecu_id, lambda: self._duties.perform(part, state))
         return outcome is not None and self._move(ecu_id, outcome)
 
-    def _guarded(self, ecu_id: str, act: Callable[[], _Duty]) -> Outcome | None:
+    def _guarded(self, ecu_id: str, act: Callable[[], Found]) -> Outcome | None:
         """Perform; an error is an outcome where the state has one, else a pause."""
         try:
             found = act()
@@ -323,7 +294,7 @@ class Shell:
         self._outside.changed(ecu_id, state)
         return True
 
-    def _hindrance(self, ecu_id: str, error: SealiftError) -> _Duty:
+    def _hindrance(self, ecu_id: str, error: SealiftError) -> Found:
         state = self._states[ecu_id]
         self._outside.notice(ecu_id, error)
         if isinstance(state, Staging) and isinstance(
@@ -360,126 +331,12 @@ class Shell:
         fresh = {ecu: Idle(part.factory) for ecu, part in self._components.items()}
         states = {ecu: kept.get(ecu, idle) for ecu, idle in fresh.items()}
         for ecu_id, state in states.items():
-            if (installed := _installed(state)) is not None:
-                self._floors.known(ecu_id, installed.release_counter)
+            if (image := installed(state)) is not None:
+                self._floors.known(ecu_id, image.release_counter)
         return states
 
-    # ── duties ───────────────────────────────────────────────────────────────────────
-    def _perform(self, ecu_id: str, state: State) -> _Duty:
-        part = self._components[ecu_id]
-        match state:
-            case Idle():
-                return NotYet(self._outside.interval())
-            case Staging(attempt):
-                part.installer.stage(
-                    attempt.order, attempt.slot, part.fill(attempt.order)
-                )
-                return Done()
-            case Staged(attempt):
-                return self._wait(attempt.order)
-            case Arming(attempt):
-                return self._arm(part, attempt)
-            case Rebooting():
-                return self._restart(part, state)
-            case Trial():
-                return self._check(part, state)
-            case Confirming(attempt):
-                return self._confirm(part, attempt)
-            case Reverting(attempt):
-                return self._revert(part, attempt)
-            case Reporting():
-                return self._report(state)
-            case _:
-                assert_never(state)
 
-    def _wait(self, order: Instruction) -> _Duty:
-        """The gate; after a long wait the Director is asked once more before it."""
-        now = self._clock.monotonic()
-        if self._asked_at is None or now - self._asked_at > self._limits.fresh:
-            self._next_poll = now
-            return NotYet(0.0)
-        decision = self._outside.gate(order)
-        if isinstance(decision, gates.Closed):
-            return NotYet(max(1.0, decision.seconds))
-        return Done()
-
-    def _arm(self, part: Component, attempt: Attempt) -> _Duty:
-        order = attempt.order
-        probe = part.installer.probe()
-        if probe.running is not attempt.home:
-            return self._booted(part)
-        above(order.artifact.release_counter, self._floors.floor(part.ecu_id))
-        armed = part.installer.arm(order, attempt.slot)
-        if isinstance(armed, Running):
-            return self._booted(part)
-        return machine.Armed(armed.boot_id)
-
-    def _restart(self, part: Component, state: Rebooting) -> _Duty:
-        if part.installer.probe().boot_id != state.boot_id:
-            return self._booted(part)
-        part.restart()
-        return NotYet(self._limits.restart_seconds)
-
-    def _check(self, part: Component, state: Trial) -> _Duty:
-        probe = part.installer.probe()
-        if probe.running is not state.attempt.slot or probe.boot_id != state.boot_id:
-            return self._booted(part)
-        if self._clock.monotonic() - state.since > part.trial_seconds:
-            return Failed(BootError.code, "the trial's deadline passed")
-        results = part.health.check(state.attempt.order)
-        if sick := [result for result in results if not result.ok]:
-            detail = "; ".join(f"{it.name}: {it.detail}" for it in sick)
-            return Failed(BootError.code, f"health check failed: {detail}")
-        return Done()
-
-    def _confirm(self, part: Component, attempt: Attempt) -> _Duty:
-        """Ask first which slot runs: the bold row of the table."""
-        if part.installer.probe().running is not attempt.slot:
-            return self._booted(part)
-        part.installer.confirm(attempt.order, attempt.slot)
-        return Done()
-
-    def _revert(self, part: Component, attempt: Attempt) -> _Duty:
-        """Back home, unless that would undercut the floor (D-04)."""
-        elsewhere = part.installer.probe().running is not attempt.home
-        floor = self._floors.floor(part.ecu_id)
-        if elsewhere and attempt.base and attempt.base.release_counter < floor:
-            detail = (
-                f"slot {attempt.home} has release counter "
-                f"{attempt.base.release_counter}, the floor is {floor}"
-            )
-            return Failed(BootError.code, f"the way back is refused: {detail}")
-        if part.installer.revert(attempt.home):
-            return Done()
-        part.restart()
-        return NotYet(self._limits.restart_seconds)
-
-    def _report(self, state: Reporting) -> _Duty:
-        """The floor first, a durable step of its own after the confirm (B10)."""
-        attempt, result = state.attempt, state.result
-        order = attempt.order
-        if result.verdict is Verdict.SUCCEEDED:
-            self._floors.raise_to(order.ecu_id, order.artifact.release_counter)
-        self._outside.report(
-            AttemptResult(
-                id=attempt.id,
-                ecu_id=order.ecu_id,
-                order=order,
-                verdict=result.verdict,
-                stage=result.stage,
-                code=result.code,
-                detail=result.detail,
-                installed=_installed(state),
-            )
-        )
-        return Done()
-
-    def _booted(self, part: Component) -> Booted:
-        probe = part.installer.probe()
-        return Booted(probe.running, probe.boot_id, self._clock.monotonic())
-
-
-_COMMITTED: tuple[type[State], ...] = (
+_COMMITTED: tuple[type[Active], ...] = (
     Arming,
     Rebooting,
     Trial,
@@ -487,20 +344,11 @@ _COMMITTED: tuple[type[State], ...] = (
     Reverting,
     Reporting,
 )
-_ALL: tuple[type[State], ...] = (Staging, Staged, *_COMMITTED)
+_ALL: tuple[type[Active], ...] = (Staging, Staged, *_COMMITTED)
 
 
 def _restarts(state: State) -> bool:
     return isinstance(state, Rebooting | Reverting)
-
-
-def _installed(state: State) -> Artifact | None:
-    """What the confirmed slot holds in this state."""
-    if isinstance(state, Idle):
-        return state.installed
-    if isinstance(state, Reporting) and state.result.verdict is Verdict.SUCCEEDED:
-        return state.attempt.order.artifact
-    return state.attempt.base
 
 
 def _unexpected(error: Exception) -> SealiftError:
