@@ -177,7 +177,8 @@ def open_signer(address: Address, secrets: Secrets | None) -> TokenSigner:
         )
     if public.scheme != "ecdsa-sha2-nistp256":
         raise RefusedError(
-            f"the key on {address.where} is {public.scheme}, not ECDSA P-256"
+            f"the key on {address.where} is {public.scheme}, not ECDSA P-256",
+            hint="make a P-256 key on the token",
         )
     return TokenSigner(address, public, pin)
 
