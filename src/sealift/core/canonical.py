@@ -160,12 +160,12 @@ def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         raise MalformedError("an object has a member twice")
     if not all(name.isascii() for name in found):
-        _require_distinct(pairs, _nfc)
+        _require_distinct(pairs, nfc)
     return found
 
 
 def _own_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    _require_distinct(pairs, lambda name: _nfc(name).casefold())
+    _require_distinct(pairs, lambda name: nfc(name).casefold())
     return dict(pairs)
 
 
@@ -176,7 +176,8 @@ def _require_distinct(
         raise MalformedError("an object has two members of the same name")
 
 
-def _nfc(text: str) -> str:
+def nfc(text: str) -> str:
+    """``text`` in Unicode's normal form C (RFC 5198, section 3)."""
     if text.isascii():
         return text
     import unicodedata  # its tables weigh a megabyte that an idle device never needs
@@ -204,7 +205,7 @@ def _require_text(value: object, *, own: bool) -> None:
             value.encode("utf-8")
         except UnicodeEncodeError:
             raise MalformedError("a text holds a lone surrogate") from None
-        if own and _nfc(value) != value:
+        if own and nfc(value) != value:
             raise MalformedError("a text is not in NFC")
     elif isinstance(value, list):
         for item in value:
