@@ -32,7 +32,7 @@ Json = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    The image an ECU confirmed and runs (M5), with the digest of the plain image."""
+    """The image an ECU confirmed and runs (M5); the digest is of the plain image."""
 
     name: str
     length: int
