@@ -48,7 +48,7 @@ from sealift.agent.machine import (
     superseded,
     wants,
 )
-from sealift.core.errors import PolicyError, SealiftError, TransportError
+from sealift.core.errors import PolicyError, SealiftError, StateError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,7 +119,12 @@ class Outside:
 
 # ── the loop ─────────────────────────────────────────────────────────────────────────
 class Shell:
-    """One device's machines and the loop that moves them."""
+    """One device's machines and the loop that moves them.
+
+    Raises:
+        TrustAnchorError: others may write the journal; nothing of it is believed, and
+        nothing is done.
+    """
 
     performs: type[Duties] = Duties
 
@@ -325,7 +330,7 @@ class Shell:
         """
         try:
             kept = dict(self._journal.read())
-        except SealiftError as error:
+        except StateError as error:
             self._outside.notice("", error)
             kept = {}
         fresh = {ecu: Idle(part.factory) for ecu, part in self._components.items()}

@@ -22,6 +22,7 @@ program, ``sealift.sim.device`` in memory; a board's script has to do the same.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -31,11 +32,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 from sealift.agent.files import read_all
 from sealift.agent.ports import BootState
 from sealift.agent.record import FileCells, Record
-from sealift.core.errors import BootError, MalformedError, SpaceError, StateError
+from sealift.core.errors import BootError, DeviceError, MalformedError, StateError
 from sealift.core.types import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "STORE_BYTES",
@@ -260,10 +261,8 @@ class FileBoot:
             store = store.disarmed()
         confirmed = dataclasses.replace(store, default=current, trial=None, tries=0)
         self._write(confirmed.marked(current, "good"))
-        try:
+        with _translated():
             self._store.write_confirmed(current)
-        except (StateError, SpaceError) as error:
-            raise BootError(f"the loader's store refused: {error}") from error
 
     def state(self) -> BootState:
         """What the loader's store says, in words."""
@@ -279,10 +278,19 @@ class FileBoot:
         return self._started().boot_id
 
     def _write(self, store: Store) -> None:
-        try:
+        with _translated():
             self._store.write(store)
-        except (StateError, SpaceError) as error:
-            raise BootError(f"the loader's store refused: {error}") from error
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Full, broken or not ours alone: for who asks the loader it is one thing."""
+    try:
+        yield
+    except DeviceError as error:
+        raise BootError(
+            f"the loader's store refused: {error}", hint=error.hint
+        ) from error
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────
