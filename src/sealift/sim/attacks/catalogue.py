@@ -1,0 +1,227 @@
+"""The catalogue of attacks as data: every row of the threat model, none forgotten.
+
+``required`` is what a run must observe, to the letter: the outcome of each case, joined
+by arrows. An outcome is an error's code; ``installed``, where the device has to go on
+as if nothing had been tried; ``no news``, where it has to stay as it is; or a phrase of
+its own, where the row asks for more than a code. ``demand`` says the row in words, and
+``later`` why nothing runs it yet. ``partly`` names what of a row that runs is not shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["CATALOGUE", "Actor", "Row", "row"]
+
+
+class Actor(StrEnum):
+    """Who attacks (threat model, section 2)."""
+
+    NETWORK = "network attacker"
+    MIRROR = "malicious mirror"
+    SERVER = "compromised server"
+    THIEF = "thief of k−1 keys"
+    CLONE = "stolen or cloned device"
+    OPERATOR = "malicious operator"
+    SUPPLIER = "malicious supplier"
+    LOCAL = "local user"
+    USB = "USB attacker"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One named attack, and what must come of it."""
+
+    id: str
+    name: str
+    actor: Actor
+    demand: str
+    required: str = ""
+    partly: str = ""
+    later: str = ""
+
+
+NET, SRV, THF, SUP = Actor.NETWORK, Actor.SERVER, Actor.THIEF, Actor.SUPPLIER
+LOC, USB, OPR, CLN, MIR = (
+    Actor.LOCAL,
+    Actor.USB,
+    Actor.OPERATOR,
+    Actor.CLONE,
+    Actor.MIRROR,
+)
+SIG, ROLL, OLD = "metadata.signature", "metadata.rollback", "metadata.expired"
+MIX, MIS, FORM = "metadata.mixed", "metadata.misdirected", "format.malformed"
+LIMIT, FAIL, SLOW = "format.limit", "transport.failed", "transport.slow"
+NONE, COUNT, HARD = "metadata.no_target", "metadata.counter", "metadata.hardware"
+LEN, DIG, TRUST = "payload.length", "payload.digest", "device.trust"
+DELEG, SAME, REFUSED = "metadata.delegation", "metadata.mismatch", "policy.refused"
+OK, QUIET = "installed", "no news"
+THEN = " → "
+
+RESOLVER = "needs the resolver of dependencies and conflicts"
+ECUS = "needs several components on one device, and the resolver"
+SEALED = "needs encrypted payloads"
+MIRRORS = "needs mirrors: this agent has one server"
+ENROL = "needs enrolment and renewal of device certificates"
+ACCESS = "needs the operator's accounts, roles and console"
+LOG = "needs the Merkle log over the audit table"
+NEXT = "of the payload and device rows, which follow"
+
+# fmt: off
+METADATA = (
+    Row("A-01", "Unsigned metadata", NET, "each role without signatures; the member absent", SIG + THEN + FORM),
+    Row("A-02", "Arbitrary software", NET, "a full repository, signed with own keys: refused at the first file", SIG),
+    Row("A-03", "Image swapped", MIR, "other bytes of equal length: slot unusable, no boot switch", DIG),
+    Row("A-04", "Rollback, every role", NET, "older Timestamp; and by stolen online keys Snapshot, Targets, a delegated role; a role dropped", ROLL, partly="no offline snapshot: bundles come later"),
+    Row("A-05", "Root chain break", NET, "Root N, N+2, 2^53−1; then N+1 by old keys only, by new keys only", ROLL + THEN + SIG),
+    Row("A-06", "Freeze by replay", NET, "old valid files past expiry; an install under way still finishes", OLD + THEN + OK),
+    Row("A-07", "Freeze by withheld Root", NET, "404 or 403 for N+1: none newer until Root expiry; 5xx", QUIET + THEN + OLD + THEN + FAIL, partly="the Root version in manifests is the server's to look at"),
+    Row("A-08", "Equal-version swap", SRV, "a second valid Timestamp of one version: stored bytes stay, no Snapshot request, a remark", QUIET),
+    Row("A-09", "Half-cycle freeze", NET, "Timestamp taken, Snapshot withheld; served later", FAIL + THEN + OK),
+    Row("A-10", "Fast-forward", SRV, "stolen online keys sign version 2^53−1; honest files again only after Root rotates, also with a cut between", ROLL + THEN + OK),
+    Row("A-11", "Cross-device fast-forward", NET, "another device's Timestamp v900: nothing stored, ours taken next", MIS + THEN + OK),
+    Row("A-12", "Empty-Targets replay", NET, "another device's empty Director Targets", MIS),
+    Row("A-13", "Mix-and-match", NET, "files of two releases, hashes, lengths and versions permuted", MIX),
+    Row("A-14", "Mixed bundle", OPR, "an order of artifacts that do not go together", later=RESOLVER),
+    Row("A-15", "Partial bundle", NET, "one component updated, the others blocked, then the next order", later=ECUS),
+    Row("A-16", "Endless data", NET, "metadata without end; image bytes beyond the signed length", LIMIT + THEN + LEN),
+    Row("A-17", "Slow retrieval", NET, "one byte per 1.5 s; a burst, then a stall", SLOW),
+    Row("A-18", "Truncation", NET, "the stream cut at every kind of place, with and without an error; resumed later", FAIL + THEN + LEN + THEN + OK),
+    Row("A-19", "Resume poisoning", NET, "other bytes after a resume; wrong Content-Range; changed ETag", DIG + THEN + FAIL + THEN + OK),
+    Row("A-20", "Drop-request", NET, "all traffic blocked, or reports only: they arrive later, in order", FAIL + THEN + "reports in order", partly="the server's alarm about silence comes with its detections"),
+    Row("A-21", "Eavesdrop", NET, "capture everything; ask for plaintext", later=SEALED),
+    Row("A-22", "Crypto and parser flood", SRV, "10^5 signatures, 1 500 keys, deep JSON, huge integers: before any crypto, under 100 ms and 10 MiB", LIMIT),
+    Row("A-23", "Twin members", SRV, "members twice, case or Unicode twins; then one ECU twice", FORM + THEN + MIS),
+    Row("A-24", "Number and type confusion", SRV, "versions and thresholds that are not; a Snapshot as Timestamp; then out of range", FORM + THEN + LIMIT),
+    Row("A-25", "Unsigned control field", NET, "members outside `signed` have no effect", OK),
+    Row("A-26", "Names as paths", SUP, "roles: encoded to one component; artifacts; over the cap", "one component" + THEN + "payload.name" + THEN + LIMIT),
+    Row("A-27", "Delegation search confusion", SUP, "random delegation graphs: the answer of python-tuf; too many roles", "as python-tuf" + THEN + LIMIT),
+    Row("A-28", "Delegated checks skipped", SUP, "expired; hash, length, version wrong in a delegated role", OLD + THEN + MIX),
+    Row("A-29", "Residue of rejection", NET, "bad files, the agent killed at each step, then an honest server", "nothing kept" + THEN + OK),
+    Row("A-30", "Clock games", NET, "1970, 2099, a step back: the floor holds, 2099 leaves nothing behind", OLD + THEN + OK),
+    Row("A-31", "Poisoned time floor", SRV, "a stolen online key signs `issued` ahead: over 400 days; within, until Root rotates", FORM + THEN + OLD + THEN + OK),
+    Row("A-32", "TLS downgrade and redirects", NET, "other CA, wrong name, expired, TLS 1.1, http, redirected metadata, gzip; and without TLS at all", FAIL + THEN + "the rest holds"),
+    Row("A-33", "Dead mirror takeover", MIR, "the attacker owns a listed mirror", later=MIRRORS),
+    Row("A-34", "Repositories disagree", SRV, "other hash, length, counter, hardware ids; then a name nobody lists", SAME + THEN + NONE),
+)
+
+KEYS = (
+    Row("B-01", "One key counted twice", THF, "one key under two ids, spellings, schemes; a repeated id", SIG + THEN + FORM),
+    Row("B-02", "k−1 thief", THF, "Root, Image Targets with k−1 keys and junk; stolen keys after a rotation", SIG),
+    Row("B-03", "Role confusion", SRV, "a key of another role, repository or vendor", SIG),
+    Row("B-04", "Keys from the artifact", MIR, "keys shipped in metadata or container", SIG),
+    Row("B-05", "Director takeover", SRV, "orders unlisted, older, for other hardware", NONE + THEN + COUNT + THEN + HARD),
+    Row("B-06", "Image online keys stolen", SRV, "own Targets below a good Snapshot; a role hidden", SIG + THEN + ROLL),
+    Row("B-07", "Director + supplier keys", SUP, "a supplier's path elsewhere; its own path and hardware: the residual risk", NONE + THEN + OK),
+    Row("B-08", "Supplier overreach", SUP, "another's path, wider delegation; refused at upload as well", NONE, partly="the server takes no supplier uploads yet, so it cannot refuse one"),
+    Row("B-09", "Revoked key", SUP, "a removed supplier or rotated key signs again; the old delegation replayed", SIG + THEN + ROLL),
+    Row("B-10", "Degenerate signatures", NET, "empty, zero, r=s=0, 63 and 65 bytes, bad DER, small-order keys", SIG),
+    Row("B-11", "Demo keys in production", SRV, "a Root of demo keys on the device, at the signer", TRUST + THEN + REFUSED),
+    Row("B-12", "Weak signing keys", OPR, "RSA 1024, a key in two roles, schemes outside the list, when introduced", REFUSED),
+    Row("B-13", "Symmetric “signature”", NET, "an HMAC key as signing key", FORM),
+    Row("B-14", "Trust store gone", LOC, "anchor deleted, empty, unreadable, writable, a link: the device runs on", TRUST),
+    Row("B-15", "Hybrid stripping", SRV, "no ML-DSA signatures, twice the classical ones", SIG),
+    Row("B-16", "Blind ceremony", SRV, "the signer is handed other bytes, a lower threshold, a jump in version", "difference shown" + THEN + REFUSED),
+)
+
+PAYLOAD = (
+    Row("C-01", "Swap after verify", LOC, "the file replaced between check and use", later=NEXT),
+    Row("C-02", "Size overflow", MIR, "2 GiB + 1, 4 GiB + 1 bytes, the last one flipped", later=NEXT),
+    Row("C-03", "Unlisted, missing or unsigned payload", MIR, "parts not listed, listed and missing, unsigned variants", later=NEXT),
+    Row("C-04", "Name disagreement", MIR, "foo and foo.gz, trailing dots, case, NFC twins", later=NEXT),
+    Row("C-05", "Unprotected region", MIR, "every byte flipped", later=NEXT),
+    Row("C-06", "Archive escape", MIR, "names and links that lead elsewhere", later=NEXT),
+    Row("C-07", "Handler escape", MIR, "../../x as the name of a handler", later=NEXT),
+    Row("C-08", "Parser before hash", MIR, "malformed data with a wrong hash", later=NEXT),
+    Row("C-09", "In-band signature tricks", MIR, "offsets outside their field, garbage before and after", later=NEXT),
+    Row("C-10", "Duplicate members", MIR, "one member twice, different bytes", later=NEXT),
+    Row("C-11", "Verified ≠ used", MIR, "one configuration signed, another one used", later=NEXT),
+    Row("C-12", "Odd hash field", SRV, "spaces, case, length, unknown algorithm, none", later=NEXT),
+    Row("C-13", "Short identifiers", MIR, "two artifacts with one digest prefix", later=NEXT),
+    Row("C-14", "Hostile delta", SRV, "bad lengths and offsets, wrong base, wrong result", later=NEXT),
+    Row("C-15", "Decompression bomb", MIR, "1 : 10^6, nested", later=NEXT),
+    Row("C-16", "Ciphertext tampering", MIR, "sealed chunks flipped, moved, dropped", later=SEALED),
+)
+
+DEVICE = (
+    Row("D-01", "Slot changed after write", LOC, "a byte flipped between write, switch and boot", later=NEXT),
+    Row("D-02", "Power cut", NET, "at every durable step", later=NEXT),
+    Row("D-03", "Ordered downgrade", SRV, "a listed artifact below the floor", later=NEXT),
+    Row("D-04", "Downgrade by fallback", LOC, "a failing release, so that an old slot comes back", later=NEXT),
+    Row("D-05", "Counter burned early", SRV, "a high counter that fails its health check", later=NEXT),
+    Row("D-06", "Image that dies", SRV, "crash, hang, no network, wedged clock, no agent", later=NEXT),
+    Row("D-07", "Boot-count exhaustion", LOC, "power cycles in normal life and on trial", later=NEXT),
+    Row("D-08", "Wrong slot", SRV, "metadata or container name a place to write", later=NEXT),
+    Row("D-09", "No room", LOC, "larger than the slot; disk, inodes full", later=NEXT),
+    Row("D-10", "Local file games", LOC, "links, races, loose modes, umask", later=NEXT),
+    Row("D-11", "Local and remote ports", LOC, "connect to the agent", later=NEXT),
+    Row("D-12", "Environment injection", LOC, "PATH, PYTHONPATH, LD_PRELOAD, proxies, configuration", later=NEXT),
+    Row("D-13", "Hostile USB bundle", USB, "unsigned, expired, older, another device's", later="needs offline bundles"),
+    Row("D-14", "Hostile USB names", USB, "names with shell, path and format characters", later="needs offline bundles"),
+    Row("D-15", "Old state restored", LOC, "last month's state directory", later=NEXT),
+    Row("D-16", "Hostile Primary", LOC, "a gateway lies to what is behind it", later="needs components behind a gateway"),
+    Row("D-17", "Concurrent runs", LOC, "a second agent, signals, retries", later=NEXT),
+)
+
+IDENTITY = (
+    Row("E-01", "Cloned identity", CLN, "two devices, one key", later=ENROL),
+    Row("E-02", "Stolen device key, IDOR", CLN, "another device's data by its id", later=ENROL),
+    Row("E-03", "Revoked device", CLN, "open connections, resumed TLS", later=ENROL),
+    Row("E-04", "Expired client certificate", CLN, "expired, early, renewed with a revoked key", later=ENROL),
+    Row("E-05", "mTLS downgrade", NET, "no certificate, other CA, spoofed header, plain port", later=ENROL),
+    Row("E-06", "Enrolment token abuse", NET, "reuse, guess, race", later=ENROL),
+    Row("E-07", "Identity squatting", CLN, "enrol an existing id", later=ENROL),
+    Row("E-08", "Bad enrolment key", CLN, "used, weak, without proof", later=ENROL),
+    Row("E-09", "Replayed manifest", CLN, "old manifests, another's", later=ENROL),
+    Row("E-10", "Forged manifest", CLN, "bad signatures, missing and unknown components", later=ENROL),
+    Row("E-11", "Lying manifest", CLN, "valid, but invented", later=ENROL),
+    Row("E-12", "Hostile report strings", CLN, "markup, SQL, format, terminal escapes", later=ENROL),
+    Row("E-13", "Hostile server ids", SRV, "ids with ../, newlines, 10 kB", later=ENROL),
+    Row("E-14", "Poll storm", CLN, "thousands of requests per second", later=ENROL),
+)
+
+OPERATORS = (
+    Row("F-01", "XSS", CLN, "script in names and reports", later=ACCESS),
+    Row("F-02", "CSRF", NET, "a foreign page posts with the victim's cookie", later=ACCESS),
+    Row("F-03", "SSRF", OPR, "webhooks to private addresses", later=ACCESS),
+    Row("F-04", "Tenant IDOR", OPR, "another tenant's ids", later=ACCESS),
+    Row("F-05", "RBAC union", OPR, "rights on two groups that share a device", later=ACCESS),
+    Row("F-06", "Federated takeover", OPR, "one tenant's identity provider, another's user", later=ACCESS),
+    Row("F-07", "Privilege escalation", OPR, "extra fields, own role, stale rights", later=ACCESS),
+    Row("F-08", "Brute force", NET, "passwords, tokens, enumeration", later=ACCESS),
+    Row("F-09", "Session and token attacks", NET, "fixation, reuse, scope, logs", later=ACCESS),
+    Row("F-10", "Injection", OPR, "SQL, shell, templates, headers", later=ACCESS),
+    Row("F-11", "Upload attacks", OPR, "odd boundaries, sizes, parts, names", later=ACCESS),
+    Row("F-12", "Overwrite and traversal", OPR, "other bytes under a published name; ..", later=ACCESS),
+    Row("F-13", "Unset or default secret", OPR, "empty secret, default password", later=ACCESS),
+    Row("F-14", "Malicious operator", OPR, "own approval, skipped phases", later=ACCESS),
+    Row("F-15", "Server takeover", SRV, "database and files rewritten", later=LOG),
+    Row("F-16", "Database restored", OPR, "last week's backup", later=ACCESS),
+)
+
+EVIDENCE = (
+    Row("G-01", "Truncation", SRV, "the tail of the log cut", later=LOG),
+    Row("G-02", "Rewrite", SRV, "an entry changed, moved, inserted", later=LOG),
+    Row("G-03", "Split view", SRV, "two histories", later=LOG),
+    Row("G-04", "Forged checkpoint", SRV, "unsigned, other key, too few witnesses", later=LOG),
+    Row("G-05", "Evidence deletion", OPR, "a named object deleted or swapped", later=LOG),
+    Row("G-06", "Log forging, repudiation", OPR, "newlines, false actors, back-dating", later=LOG),
+    Row("G-07", "Silent action", OPR, "no log, then an act", later=LOG),
+)
+# fmt: on
+
+CATALOGUE = (
+    *METADATA,
+    *KEYS,
+    *PAYLOAD,
+    *DEVICE,
+    *IDENTITY,
+    *OPERATORS,
+    *EVIDENCE,
+)
+
+
+def row(attack_id: str) -> Row | None:
+    """The row of that id, if there is one."""
+    return next((it for it in CATALOGUE if it.id == attack_id), None)

@@ -1,0 +1,365 @@
+"""The scene of an attack: a vendor, a wire, devices, and the rules of the game.
+
+An attack function gets a :class:`Ground` and builds scenes on it. A :class:`Scene` is a
+vendor whose first release runs on device ``A`` and was confirmed by an honest cycle,
+and a second release waiting. Then
+
+* ``scene.attempt(attackers…)`` lets the device live one cycle under attack and says how
+  it ended; the intact set is compared before and after, outside writes are noted;
+* ``scene.recovers()`` lets it live an honest cycle, which has to install what waits;
+* ``ground.observed(case, …)`` joins the cases to what the row observed.
+
+Whatever breaks the intact set stands in the observed text, so the row cannot hold. The
+control, :meth:`Ground.controlled`, is the same scene without the attack: if that does
+not install either, the row proves nothing and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sealift.agent.boot.file import open_boot
+from sealift.core.errors import SealiftError
+from sealift.sim.attacks.fence import fenced
+from sealift.sim.attacks.forge import Forger
+from sealift.sim.attacks.killing import Killing
+from sealift.sim.attacks.outcome import broken, code_of, observe
+from sealift.sim.attacks.simulated import Cycle, Parts, SimulatedDevice
+from sealift.sim.flash import Killed
+from sealift.sim.network import MemoryTransport, Wire, file_server
+from sealift.sim.network import replace as overlay
+from sealift.sim.vendor import Keys, Release, Shape, Vendor, make_release
+from sealift.sim.world import START, SimClock
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
+
+    from sealift.repo.director import Order
+    from sealift.sim.network import Attacker
+
+__all__ = [
+    "INSTALLED",
+    "NO_NEWS",
+    "Ground",
+    "Observed",
+    "Plan",
+    "Scene",
+    "Seat",
+    "each",
+]
+
+DEVICE, OTHER = "dev-0001", "dev-0002"
+INSTALLED, NO_NEWS = "installed", "no news"
+ARROW = " → "
+MOST_STEPS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What came of an attack: one text per case, and what it broke beside that."""
+
+    cases: tuple[str, ...]
+    faults: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        found = ARROW.join(self.cases)
+        return f"{found}; {'; '.join(self.faults)}" if self.faults else found
+
+
+def each(outcomes: Iterable[str]) -> str:
+    """One case out of several variants: their common outcome, or all that differ."""
+    found = list(dict.fromkeys(outcomes))
+    return " | ".join(found) if found else "nothing happened"
+
+
+@dataclass
+class Seat:
+    """One device with its own wire to the vendor."""
+
+    device: SimulatedDevice
+    wire: Wire
+    posted: list[bytes]
+
+
+class Scene:
+    """A vendor and its devices, one release installed, the next one waiting."""
+
+    def __init__(self, directory: Path, shape: Shape, parts: Parts) -> None:
+        self.clock = SimClock()
+        self.directory = directory
+        self.parts = parts
+        self.faults: list[str] = []
+        self.may_trust: set[bytes] = set()
+        """Files by stolen keys that a device cannot tell from honest ones."""
+        self.bad: set[bytes] = set()
+        """Files that may never be kept; rows may note some."""
+        self.waiting = True
+        """The next release is not installed yet."""
+        self._published = self._forged = 0
+        self.vendor = Vendor(self.true_now, shape)
+        self.thief = Keys("attacker")
+        self.factory = make_release("1.0", 1)
+        self.seats: dict[str, Seat] = {}
+        self.seat(DEVICE)
+        self.first = self.publish("1.1", 2)
+        self.honest_cycle()
+        self.next = self.publish("1.2", 3)
+
+    def true_now(self) -> datetime:
+        """The time by which the vendor goes, whatever a device's clock says."""
+        return START + timedelta(seconds=self.clock.monotonic())
+
+    # ── devices ──────────────────────────────────────────────────────────────────────
+    def seat(self, device_id: str) -> Seat:
+        """A device that has just left the factory; it keeps its seat."""
+        posted: list[bytes] = []
+
+        def take(body: bytes) -> bytes:
+            posted.append(body)
+            return b'{"poll_seconds": 300}'
+
+        wire = Wire(file_server(lambda: self.vendor.served(device_id), take))
+        device = SimulatedDevice(
+            self.directory / device_id,
+            device_id,
+            {
+                name: store.files["1.root.json"]
+                for name, store in self.vendor.stores.items()
+            },
+            self.factory,
+            self.clock,
+            MemoryTransport(wire, self.clock),
+            self.parts,
+        )
+        self.vendor.order(device_id)
+        self.seats[device_id] = Seat(device, wire, posted)
+        return self.seats[device_id]
+
+    @property
+    def device(self) -> SimulatedDevice:
+        """The device under attack."""
+        return self.seats[DEVICE].device
+
+    @property
+    def wire(self) -> Wire:
+        """The wire of the device under attack."""
+        return self.seats[DEVICE].wire
+
+    # ── the vendor's honest acts ─────────────────────────────────────────────────────
+    def publish(self, version: str, counter: int) -> Release:
+        """A release, listed and ordered for the device under attack."""
+        made = self.vendor.release(make_release(version, counter))
+        self.order(made.order(self.device.ecu_id))
+        return made
+
+    def order(self, *orders: Order) -> None:
+        """Order the device under attack to run these."""
+        self.vendor.order(DEVICE, *orders)
+
+    def served(self) -> dict[str, bytes]:
+        """What the device under attack is served, to be recorded by an attacker."""
+        return dict(self.vendor.served(DEVICE))
+
+    def catch_up(self) -> None:
+        """Have the waiting release installed, honestly, and publish another one."""
+        self.require(self.attempt(), INSTALLED)
+        self._published += 1
+        self.next = self.publish(f"1.2.{self._published}", 3 + self._published)
+        self.waiting = True
+
+    def require(self, found: str, wanted: str) -> None:
+        """Note a fault of the scene itself, if something else was found."""
+        if found != wanted:
+            self.faults.append(f"{found} where {wanted} was expected")
+
+    def require_unusable(self) -> None:
+        """The slot that does not run may not be started."""
+        slot = self.device.running.other
+        state = open_boot(str(self.device.path("boot"))).state().slots[slot]
+        if state not in {"empty", "writing", "bad"}:
+            self.faults.append(f"slot {slot} is {state}")
+
+    def later(self, **span: float) -> None:
+        """Let time pass for everybody."""
+        self.clock.sleep(timedelta(**span).total_seconds())
+
+    # ── forging ──────────────────────────────────────────────────────────────────────
+    def forger(self, repository: str, **signers: Sequence[Signer]) -> Forger:
+        """Over the files served now, with the *real* keys except where named."""
+        roles = ("root", "targets", "snapshot", "timestamp")
+        real = {role: self.vendor.signers(repository, role) for role in roles}
+        files = self.vendor.repository(repository, DEVICE)
+        return Forger(files, {**real, **signers}, step=self._forged + 1)
+
+    def serve(
+        self,
+        repository: str,
+        files: Mapping[str, bytes | None],
+        *,
+        stolen: bool = False,
+    ) -> Attacker:
+        """Put these files in place of a repository's; ``stolen``: keys were."""
+        if stolen:
+            self.may_trust |= {raw for raw in files.values() if raw is not None}
+            self._forged += 1  # what comes next has to be newer, or is discarded
+        return overlay({f"{repository}/metadata/{n}": raw for n, raw in files.items()})
+
+    def newly_trusted(self, repository: str) -> set[str]:
+        """Roles whose served file the device has stored, byte for byte."""
+        kept = set(self.device.records().values())
+        files = self.vendor.repository(repository, DEVICE)
+        roles = {name.split(".")[-2]: raw for name, raw in sorted(files.items())}
+        return {role for role, raw in roles.items() if raw in kept}
+
+    # ── acts ─────────────────────────────────────────────────────────────────────────
+    def attempt(self, *attackers: Attacker) -> str:
+        """One cycle of the device with these on its wire; how it ended."""
+        return self.attempted(*attackers).outcome
+
+    def settled(self) -> str:
+        """How an honest cycle ends, if an earlier one may have done its work already."""
+        outcome = self.attempt()
+        ordered = {it.artifact.sha256 for it in self.vendor.orders[DEVICE]}
+        wanted = outcome == NO_NEWS and self.runs() in ordered
+        self.waiting &= not wanted
+        return INSTALLED if wanted else outcome
+
+    def runs(self) -> bytes | None:
+        """The digest of the release that runs, ``None`` if it never was released."""
+        running = self.device.slot(self.device.running)
+        for content in self.vendor.contents:
+            if running.startswith(content):
+                return hashlib.sha256(content).digest()
+        return None
+
+    def attempted(self, *attackers: Attacker) -> Cycle:
+        """The same, with everything there is to know."""
+        before = observe(self.device)
+        with self.attacked(*attackers), fenced(self.directory) as fence:
+            cycle = self.device.cycle()
+        self.faults += fence.outside
+        if cycle.installed:
+            self.waiting = False
+            self._require_honest()
+        else:
+            trusted = self.vendor.said | self.may_trust
+            self.faults += broken(before, observe(self.device), trusted)
+        return cycle
+
+    def _require_honest(self) -> None:
+        if self.runs() is None:
+            self.faults.append("what runs was never released")
+
+    def killed_at_every_step(self, *attackers: Attacker) -> None:
+        """Have the agent killed at its first, second, … change of the store, then live.
+
+        Each time the power goes before the change, so the next life finds the last.
+        """
+        shipped = self.device.parts
+        for step in range(1, MOST_STEPS):
+            calls = Killing(step)
+            self.device.parts = replace(shipped, calls=calls)
+            try:
+                with self.attacked(*attackers):
+                    self.device.cycle()
+            except Killed:
+                continue
+            finally:
+                self.device.parts = shipped
+            if not calls.killed:
+                return
+        self.faults.append("the store never comes to rest")
+
+    @contextlib.contextmanager
+    def attacked(self, *attackers: Attacker) -> Iterator[None]:
+        """Put attackers on the wire for a while."""
+        self.wire.attackers = attackers
+        try:
+            yield
+        finally:
+            self.wire.attackers = ()
+
+    def honest_cycle(self) -> Cycle:
+        """One cycle with nobody on the wire."""
+        return self.device.cycle()
+
+    def recovers(self) -> None:
+        """The next honest cycle has to install what waits; a fault if it does not."""
+        if not self.waiting:
+            self.publish("1.9", 9)
+        for _ in range(self._forged and self._forged + 1):
+            self.vendor.refresh(anew=True)  # pass the versions the thief has signed
+        self.vendor.refresh()
+        outcome = self.honest_cycle().outcome
+        if outcome != INSTALLED:
+            self.faults.append(f"the honest cycle after it ended with {outcome}")
+
+
+Plan = Callable[[Scene], str]
+"""One variant of an attack: what it came to."""
+
+
+@dataclass
+class Ground:
+    """Where the scenes of one row are built; keeps what they break."""
+
+    directory: Path
+    parts: Parts = field(default_factory=Parts)
+    scenes: list[Scene] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    controlled: set[Shape] = field(default_factory=set)
+
+    def scene(self, shape: Shape = Shape()) -> Scene:
+        """A new scene; the first of its shape is tried without an attack as well."""
+        if shape not in self.controlled:
+            self.controlled.add(shape)
+            self._control(shape)
+        return self._scene(shape, self.parts)
+
+    def play(self, plan: Plan, shape: Shape = Shape()) -> str:
+        """A scene, a plan, the honest cycle after it; what the plan came to."""
+        scene = self.scene(shape)
+        outcome = plan(scene)
+        scene.recovers()
+        return outcome
+
+    def each(self, plans: Iterable[Plan], shape: Shape = Shape()) -> str:
+        """Several variants of one case, each in a scene of its own."""
+        return each(self.play(plan, shape) for plan in plans)
+
+    def together(self, plans: Iterable[Plan], shape: Shape = Shape()) -> str:
+        """Several variants one after the other in one scene; for those that refuse."""
+        return self.play(lambda scene: each([plan(scene) for plan in plans]), shape)
+
+    def _scene(self, shape: Shape, parts: Parts) -> Scene:
+        place = self.directory / f"scene-{len(self.scenes)}"
+        place.mkdir()
+        found = Scene(place, shape, parts)
+        self.scenes.append(found)
+        return found
+
+    def _control(self, shape: Shape) -> None:
+        found = self._scene(shape, self.parts)
+        outcome = found.attempt()
+        if outcome != INSTALLED:
+            self.faults.append(f"the control ended with {outcome}")
+
+    def observed(self, *cases: str) -> Observed:
+        """The cases, joined, with everything that was broken in any scene."""
+        faults = [*self.faults, *(f for scene in self.scenes for f in scene.faults)]
+        return Observed(cases, tuple(dict.fromkeys(faults)))
+
+
+def refusal(act: Callable[[], object]) -> str:
+    """The code with which ``act`` refuses; ``accepted`` if it does not."""
+    try:
+        act()
+    except SealiftError as error:
+        return code_of(error)
+    return "accepted"
