@@ -185,7 +185,7 @@ def _children() -> list[int]:
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of our programs: ours, with their directory first on PATH."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **(extra or {})}
+    return {**os.environ, "PATH": path, **(extra or {})}
 
 
 def program(name: str) -> Path:
