@@ -7,7 +7,7 @@ errors of ``core.errors``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ class Caller:
 class Device:
     """One managed device. ``report_key`` is a TUF key object; times are UTC.
 
-    ``counter`` is the highest report counter accepted; ``versions`` the Director
-    versions of Targets, Snapshot and Timestamp it said it trusts: they keep ours rising
-    (D11).
+    ``counter`` is the highest report counter accepted, ``report_time`` the newest time
+    the device vouched for. ``versions`` are the metadata versions it said it trusts, by
+    repository and role: the Director's keep ours rising (D11).
     """
 
     id: str
@@ -55,7 +55,7 @@ class Device:
     report_time: datetime | None = None
     time_source: str | None = None
     last_seen: datetime | None = None
-    versions: tuple[int, int, int] = (0, 0, 0)
+    versions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +327,10 @@ class Deployments(Protocol):
         """Insert or replace."""
         ...
 
+    def complete(self, deployment_id: str) -> None:
+        """Close a running deployment whose last open installation has ended."""
+        ...
+
     def counts(self, deployment_id: str) -> Mapping[str, int]:
         """Installations per state."""
         ...
@@ -339,8 +343,12 @@ class Manifests(Protocol):
         """Keep as evidence; ``False`` if these bytes of it are kept already."""
         ...
 
-    def accepted(self, device_id: str, counter: int) -> Manifest | None:
-        """The accepted report with that counter."""
+    def accepted(self, device_id: str, limit: int) -> Sequence[str]:
+        """Hashes of the accepted reports of a device, the newest first."""
+        ...
+
+    def refused_since(self, device_id: str, since: datetime) -> int:
+        """How many refused reports of a device were kept since then."""
         ...
 
     def of(self, device_id: str, limit: int = 50) -> Sequence[Manifest]:

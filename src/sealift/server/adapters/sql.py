@@ -213,7 +213,7 @@ def _device(row: Row) -> ports.Device:
         report_time=_maybe(row[7]),
         time_source=row[8],
         last_seen=_maybe(row[9]),
-        versions=_triple(row[10]),
+        versions=json.loads(row[10]),
     )
 
 
@@ -434,6 +434,15 @@ class _Deployments(_Table):
             int(installation.state not in _ENDED),
         )
 
+    def complete(self, deployment_id: str) -> None:
+        self._rows(
+            """UPDATE deployment SET state = 'completed'
+                WHERE id = ? AND state = 'running' AND NOT EXISTS (SELECT 1
+                    FROM installation WHERE deployment_id = ? AND is_open = 1)""",
+            deployment_id,
+            deployment_id,
+        )
+
     def counts(self, deployment_id: str) -> Mapping[str, int]:
         sql = """SELECT state, count(*) FROM installation WHERE deployment_id = ?
             GROUP BY state ORDER BY state"""
@@ -479,10 +488,15 @@ class _Manifests(_Table):
         )
         return bool(added)
 
-    def accepted(self, device_id: str, counter: int) -> ports.Manifest | None:
-        sql = f"{_MANIFEST} AND counter = ? AND verdict = 'accepted'"
-        row = self._one(sql, device_id, counter)
-        return None if row is None else _manifest(row)
+    def accepted(self, device_id: str, limit: int) -> Sequence[str]:
+        sql = """SELECT sha256 FROM manifest WHERE device_id = ?
+            AND verdict = 'accepted' ORDER BY number DESC LIMIT ?"""
+        return [row[0] for row in self._rows(sql, device_id, limit)]
+
+    def refused_since(self, device_id: str, since: datetime) -> int:
+        sql = """SELECT count(*) FROM manifest WHERE device_id = ?
+            AND verdict <> 'accepted' AND received_at >= ?"""
+        return int(self._rows(sql, device_id, _text(since))[0][0])
 
     def of(self, device_id: str, limit: int = 50) -> Sequence[ports.Manifest]:
         sql = f"{_MANIFEST} ORDER BY number DESC LIMIT ?"

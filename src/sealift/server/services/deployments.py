@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sealift.core.audit import Kind, Ref, printable
 from sealift.core.errors import ConflictError, NotFoundError
 from sealift.server.domain.catalogue import catalogue, orderable
-from sealift.server.domain.installation import OPEN, Cause, State, cancellable, move
+from sealift.server.domain.installation import Cause, State, cancellable, move
 from sealift.server.ports import Deployment, Installation
 from sealift.server.services.audit import recorded
 
@@ -195,7 +195,7 @@ class _Start:
             if known.sha256 == artifact.sha256.hex():
                 return False
             _ended(self.unit, known, State.SUPERSEDED)
-            _complete(session, known.deployment_id)
+            session.deployments.complete(known.deployment_id)
         return True
 
     def _installation(self, ecu: Ecu, artifact: Artifact) -> Installation:
@@ -234,14 +234,6 @@ def _ended(unit: Unit, installation: Installation, end: State) -> Installation:
     unit.session.deployments.save_installation(ended)
     unit.session.metadata.outdate(installation.device_id)
     return ended
-
-
-def _complete(session: Session, deployment_id: str) -> None:
-    """Close a deployment whose last open installation has ended."""
-    found = session.deployments.find(deployment_id)
-    still_open = set(session.deployments.counts(deployment_id)) & set(OPEN)
-    if found is not None and found.state == "running" and not still_open:
-        session.deployments.save(replace(found, state="completed"))
 
 
 def _listed(session: Session) -> Mapping[str, Listed]:

@@ -56,7 +56,7 @@ def issue_for(means: Means, actor: Actor, device_id: str) -> DirectorRecord:
             previous,
             signers=means.director,
             now=unit.now,
-            reported=Versions(*device.versions),
+            reported=_reported(device),
         )
         record = _record(issued)
         if issued is not previous:
@@ -147,6 +147,13 @@ def _item(session: Session, installation: Installation) -> ReleaseItem:
     release = deployment and session.releases.find(deployment.release_id)
     items = release.items if release else ()
     return next(item for item in items if item.artifact.name == installation.path)
+
+
+def _reported(device: Device) -> Versions:
+    """D11: what the device says it trusts."""
+    found = device.versions.get("director", {})
+    roles = ("targets", "snapshot", "timestamp")
+    return Versions(*(found.get(role, 0) for role in roles))
 
 
 def _issued(known: DirectorRecord | None) -> Issued | None:
