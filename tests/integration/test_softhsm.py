@@ -221,6 +221,8 @@ def test_a_token_of_another_role_cannot_sign(token: Token, desk: Desk) -> None:
         "--counter", "1", "--out", "rel2",
     )  # fmt: skip
     found = token.json(
-        "release", "sign", "rel2", "--key", token.address("root"), status=6
-    )
+        "release", "sign", "rel2", "--desk", "desk", "--key", token.address("root"),
+        status=6,
+    )  # fmt: skip
     assert found["error"]["code"] == "policy.refused"
+    assert "cannot sign image targets" in found["error"]["message"]

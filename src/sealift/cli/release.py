@@ -27,6 +27,12 @@ OwnDesk = Annotated[
     Path | None,
     typer.Option("--desk", help="Compare with this desk's own metadata."),
 ]
+OwnRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--root", metavar="N.root.json", help="Without a desk: your copy of the Root."
+    ),
+]
 Accept = Annotated[
     list[str] | None,
     typer.Option(metavar="WORD", help="Consent to one danger `review` named."),
@@ -155,21 +161,29 @@ def renew(
 def review(
     request: RequestPath,
     desk: OwnDesk = None,
+    root: OwnRoot = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Your own build of the image: must be the one proposed."),
+    ] = None,
     add: Add = None,
     demo: Demo = False,
     as_json: output.Json = False,
 ) -> None:
     """Say in plain words what a signature would change.
 
-    Everything is recomputed from the bytes to be signed. With --desk they are compared
-    with your own metadata, without it with what the request brings along.
+    Everything is recomputed from the bytes to be signed. With --desk or --root they are
+    compared with your own metadata; without, only with what the request brings along.
 
-    Example: sealift release review rel-1.2.0 --desk desk
+    Example: sealift release review rel-1.2.0 --desk desk --image rootfs.img
     """
+    from sealift.sign.review import compare_image
     from sealift.sign.travel import Letter, status
 
     letter = Letter.open(request).with_signatures(add or [])
-    found = _reviewed(letter, desk, demo=demo)
+    found = _reviewed(letter, desk, root, demo=demo)
+    if image is not None:
+        found = found.with_finding(compare_image(letter.request, image))
     output.show(
         {**found.to_json(), "signatures": status(letter.request)},
         as_json=as_json,
@@ -187,6 +201,7 @@ def sign(
         ),
     ],
     desk: OwnDesk = None,
+    root: OwnRoot = None,
     add: Add = None,
     accept: Accept = None,
     detached: Annotated[
@@ -201,17 +216,20 @@ def sign(
 ) -> None:
     """Review a request and sign it; dangers need --accept, each by its word.
 
-    The signature goes into the request file, or alone into --detached.
+    The signature goes into the request file, or alone into --detached. Compared is with
+    the desk the key lies in, with --desk, or with --root.
 
     Example: sealift release sign rel-1.2.0 --key /media/alice/image-targets-1.pem
     """
     from sealift.repo.signers import load_signer
     from sealift.sign.review import require_consent
-    from sealift.sign.travel import Letter
+    from sealift.sign.travel import Letter, desk_of
 
     before = Letter.open(request)
     letter = before.with_signatures(add or [])
-    found = _reviewed(letter, desk, demo=demo)
+    if desk is None and root is None:
+        desk = desk_of(key)
+    found = _reviewed(letter, desk, root, demo=demo)
     if not as_json:
         _print_review(found)
     require_consent(found, accept or [])
@@ -354,13 +372,17 @@ def _desk(path: Path) -> Desk:
     return Desk.open(path)
 
 
-def _reviewed(letter: Letter, desk: Path | None, *, demo: bool) -> Review:
+def _reviewed(
+    letter: Letter, desk: Path | None, root: Path | None, *, demo: bool
+) -> Review:
     from sealift.sign.review import review as judge
-    from sealift.sign.travel import trusted_by
+    from sealift.sign.travel import trusted_by, trusted_root
 
-    if desk is None:
-        return judge(letter.request, now=output.now(), allow_demo=demo)
-    own = trusted_by(_desk(desk), letter.request)
+    own: dict[str, Any] = {"allow_demo": demo}
+    if root is not None:
+        own |= trusted_root(root)
+    if desk is not None:
+        own |= trusted_by(_desk(desk), letter.request)
     return judge(letter.request, now=output.now(), **own)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import tempfile
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DirectoryStore",
+    "digest_of",
     "make_directory",
     "read_bounded",
     "translated",
@@ -86,6 +88,19 @@ def read_bounded(path: Path, limit: int) -> bytes:
     if len(raw) > limit:
         raise LimitError(f"{path} has more than {limit} bytes")
     return raw
+
+
+def digest_of(path: Path) -> bytes:
+    """SHA-256 of a file of any size.
+
+    Raises:
+        InvalidConfigError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as error:
+        raise translated(path, error, "read") from error
 
 
 def read_as(path: Path, limit: int, parse: Callable[[bytes], T]) -> T:

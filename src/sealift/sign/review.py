@@ -11,7 +11,7 @@ said every such word; findings without one can be neither accepted nor signed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -22,16 +22,25 @@ from tuf.api.metadata import Metadata, Root, Targets
 from sealift.core.errors import RefusedError, SealiftError
 from sealift.core.version import compare
 from sealift.repo.entries import Listed, image_entry, listed
+from sealift.repo.files import digest_of
 from sealift.repo.policy import is_demo, name_of
 from sealift.repo.repository import standing, utc_text
 from sealift.repo.roots import ROLES, author, check_shape, role_keys
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+    from pathlib import Path
 
     from sealift.repo.signing import Request
 
-__all__ = ["Finding", "Level", "Review", "require_consent", "review"]
+__all__ = [
+    "Finding",
+    "Level",
+    "Review",
+    "compare_image",
+    "require_consent",
+    "review",
+]
 
 FOREVER = timedelta(days=400)
 
@@ -79,6 +88,10 @@ class Review:
             "refused": any(f.level is Level.REFUSED for f in self.findings),
         }
 
+    def with_finding(self, found: Finding) -> Review:
+        """The review with one finding more."""
+        return replace(self, findings=(*self.findings, found))
+
     def words(self) -> list[str]:
         """The words of consent this request needs, each once, in order."""
         return list(dict.fromkeys(f.accept for f in self.findings if f.accept))
@@ -95,8 +108,8 @@ def review(
     """Compare what is proposed with what is there.
 
     ``trusted`` and ``trusted_base`` are the signer's own copies (a desk's); with them
-    the request's Root and base must be the same. Without them the review says what to
-    compare by hand.
+    the request's Root and base must be the same. Without them a request could bring a
+    Root and a base that hide what it does, which is a danger of its own.
 
     Raises:
         nothing of its own: what cannot be read was refused when the request was.
@@ -117,6 +130,24 @@ def review(
         root_fingerprint=None if root is None else _fingerprint(root),
         findings=tuple(found),
     )
+
+
+def compare_image(request: Request, path: Path) -> Finding:
+    """Whether a signer's own build of an image is the one that is proposed.
+
+    Raises:
+        InvalidConfigError, LimitError: the file cannot be read.
+    """
+    digest = digest_of(path)
+    named = [
+        name
+        for name, entry in request.proposed.signed.targets.items()
+        if entry.hashes.get("sha256") == digest.hex()
+        and (request.base is None or name not in request.base.signed.targets)
+    ]
+    if named:
+        return _fact(f"{path.name} is exactly {', '.join(named)}")
+    return _refused(f"{path.name} (sha256 {digest.hex()}) is not what is proposed")
 
 
 def require_consent(found: Review, accepted: Collection[str]) -> None:
@@ -148,6 +179,12 @@ def _origin(
     root, base = request.root, request.base
     if root is not None:
         yield from _root_origin(root, trusted)
+    else:
+        yield _danger(
+            "first-root",
+            "this is a first Root: nothing vouches for it but this signature, so "
+            "compare the SHA-256 of the signed bytes with everybody who signs",
+        )
     if base is not None and root is not None and trusted_base is None:
         counted = standing(
             root.signed, request.role, base.signed_bytes, base.signatures
@@ -173,14 +210,16 @@ def _root_origin(root: Metadata[Root], trusted: Root | None) -> Iterator[Finding
     if not standing(signed, "root", root.signed_bytes, root.signatures).complete:
         yield _refused("the Root in this request is not signed by its own keys")
     if trusted is None:
-        yield _fact(
-            f"decided by root version {signed.version}, taken from the request itself: "
-            f"compare its SHA-256 {_fingerprint(root)} with one you trust"
+        yield _danger(
+            "unknown-root",
+            f"root version {signed.version}, which decides, comes with the request, "
+            f"as does what this is compared with: compare its SHA-256 "
+            f"{_fingerprint(root)} with one you trust, or give your own copy",
         )
     elif trusted != signed:
         yield _refused(
             f"the request names root version {signed.version} as the one in force, "
-            f"your desk has another version {trusted.version}"
+            f"your own copy is another, version {trusted.version}"
         )
     else:
         yield _fact(f"decided by root version {signed.version}, which is yours")

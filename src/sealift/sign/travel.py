@@ -12,9 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuf.api.metadata import Root
+
+from sealift.core.metadata import IMAGE
 from sealift.repo import signing
 from sealift.repo.files import read_as, write_atomic
 from sealift.repo.policy import name_of
+from sealift.repo.repository import read, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from sealift.repo.signing import Request
     from sealift.sign.desk import Desk
 
-__all__ = ["Letter", "status", "trusted_by"]
+__all__ = ["Letter", "desk_of", "status", "trusted_by", "trusted_root"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +131,24 @@ def trusted_by(desk: Desk, request: Request) -> dict[str, Any]:
         "trusted_base": base,
         "allow_demo": desk.policy.demo,
     }
+
+
+def trusted_root(path: Path) -> dict[str, Any]:
+    """A signer's own copy of the Root, for a review: argument ``trusted``.
+
+    Raises:
+        InvalidConfigError, LimitError, MalformedError: it is no Root.
+        SignatureError: it is not signed by its own keys.
+    """
+    found = read_as(path, IMAGE.root_bytes, lambda raw: read(raw, Root))
+    verify(found.signed, "root", found)
+    return {"trusted": found.signed}
+
+
+def desk_of(keys: Iterable[str]) -> Path | None:
+    """The desk a key file lies in, ``DESK/keys/NAME.pem``, if one of them does."""
+    for address in keys:
+        directory = Path(address.removeprefix("file:")).absolute().parent
+        if directory.name == "keys" and (directory.parent / "policy.toml").is_file():
+            return directory.parent
+    return None
