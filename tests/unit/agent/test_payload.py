@@ -467,6 +467,20 @@ def test_a_slot_that_fails_midway_is_an_error_and_no_thread_hangs(
         fill(Bad(b"\xee" * len(IMAGE)), MemoryTransport(CASE.raw), tmp_path)
 
 
+def test_a_block_that_cannot_be_read_is_written(tmp_path: Path) -> None:
+    """A bad block in the old content is no reason not to write the new one."""
+
+    class Worn(MemorySlot):
+        def read(self, offset: int, length: int) -> bytes:
+            if offset == 2 * SEGMENT and not any(at == offset for at, _ in self.writes):
+                raise SlotError("unreadable")
+            return super().read(offset, length)
+
+    slot = Worn(IMAGE)
+    fill(slot, MemoryTransport(CASE.raw), tmp_path)
+    assert slot.writes == [(2 * SEGMENT, SEGMENT)]
+
+
 # ── budget ───────────────────────────────────────────────────────────────────────────
 def test_a_budget_that_cannot_do_is_refused_before_the_first_write(
     tmp_path: Path,

@@ -11,7 +11,7 @@ from sealift.agent.payload.plan import survey
 from sealift.agent.payload.source import Source
 from sealift.agent.ports import Progress
 from sealift.core.container import check_bounds, open_head
-from sealift.core.errors import DigestError, SpaceError, TransportError
+from sealift.core.errors import DigestError, SealiftError, SpaceError
 from sealift.core.payload import open_frame
 
 if TYPE_CHECKING:
@@ -107,10 +107,10 @@ class PayloadFill:
 
 
 def _fetched(source: Source, segment: Segment, line: Line) -> bytes:
-    """The frame; if the network fails, what came before is written first."""
+    """The frame; if there is none, what came before is written first."""
     try:
         return source.frame(segment)
-    except TransportError:
+    except SealiftError:
         line.drain()
         raise
 

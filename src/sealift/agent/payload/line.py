@@ -23,13 +23,13 @@ class _Job:
     def __init__(self, segment: Segment, frame: bytes) -> None:
         self.segment = segment
         self.frame = frame
-        self._result: SimpleQueue[bytes | BaseException] = SimpleQueue()
+        self._result: SimpleQueue[bytes | Exception] = SimpleQueue()
 
     def run(self) -> None:
         """Verify, decode, verify."""
         try:
             self._result.put(open_frame(self.segment, self.frame))
-        except BaseException as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  raised again by whoever asks
             self._result.put(error)
 
     @property
@@ -40,7 +40,7 @@ class _Job:
     def plain(self) -> bytes:
         """The verified bytes of the segment; may be asked for once."""
         found = self._result.get()
-        if isinstance(found, BaseException):
+        if isinstance(found, Exception):
             raise found
         return found
 

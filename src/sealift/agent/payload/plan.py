@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+from sealift.core.errors import SlotError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -41,8 +43,7 @@ def survey(head: Head, into: SlotDevice, progress: Progress) -> Plan:
     bits = bytearray(-(-head.header.count // 8))
     length = 0
     for segment in head.segments():
-        found = into.read(segment.offset, segment.length)
-        if sha256(found).digest() != segment.sha256:
+        if _digest(into, segment) != segment.sha256:
             bits[segment.index >> 3] |= 1 << (segment.index & 7)
             length += segment.length
         progress.report(
@@ -51,6 +52,14 @@ def survey(head: Head, into: SlotDevice, progress: Progress) -> Plan:
     plan = Plan(head, bytes(bits), length, 0)
     cost = sum(stop - start for start, stop in plan.ranges())
     return Plan(head, bytes(bits), length, cost)
+
+
+def _digest(into: SlotDevice, segment: Segment) -> bytes | None:
+    """Of what lies there; ``None`` where the medium cannot be read, as writing may help."""
+    try:
+        return sha256(into.read(segment.offset, segment.length)).digest()
+    except SlotError:
+        return None
 
 
 def _ranges(segments: Iterator[Segment]) -> Iterator[tuple[int, int]]:

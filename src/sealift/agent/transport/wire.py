@@ -274,6 +274,8 @@ def translated(error: Exception) -> SealiftError:
         return FailedTransferError(f"TLS failed: {error.reason or 'no reason given'}")
     if isinstance(error, HTTPException):
         return FailedTransferError(f"not a usable answer: {type(error).__name__}")
+    if isinstance(error, socket.gaierror):
+        return FailedTransferError(f"the server's name is not known: {error.strerror}")
     if isinstance(error, OSError):
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         return FailedTransferError(f"the server cannot be reached: {reason}")
