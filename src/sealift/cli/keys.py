@@ -310,6 +310,7 @@ def drill(
 
     Example: sealift keys drill desk
     """
+    import secrets
     import tempfile
 
     from sealift.sign import drill as rehearsal
@@ -324,7 +325,11 @@ def drill(
     results = []
     with tempfile.TemporaryDirectory(prefix="sealift-drill-") as scratch:
         for result in rehearsal.drill(
-            Path(scratch), plan, now=output.now(), clock=time.perf_counter
+            Path(scratch),
+            plan,
+            now=output.now(),
+            clock=time.perf_counter,
+            passphrase=secrets.token_hex(16),
         ):
             results.append(result)
             if not as_json:

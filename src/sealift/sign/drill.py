@@ -7,7 +7,6 @@ not. A server is played by keys in memory, devices by the verifier they really r
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -75,10 +74,16 @@ def shape_of(desk: Desk) -> keys.Plan:
 
 
 def drill(
-    scratch: Path, plan: keys.Plan, *, now: datetime, clock: Clock
+    scratch: Path,
+    plan: keys.Plan,
+    *,
+    now: datetime,
+    clock: Clock,
+    passphrase: str | None,
 ) -> Iterator[Result]:
     """Rehearse in an empty directory; one result per step, stopping at the first that
-    fails. ``clock`` tells seconds for the figures.
+    fails. ``clock`` tells seconds for the figures; the throw-away keys are encrypted
+    with ``passphrase``, if there is one.
     """
     world: list[_World] = []
     steps: list[tuple[str, Callable[[], str]]] = [
@@ -92,7 +97,7 @@ def drill(
     ]
 
     def _begin(found: list[_World]) -> str:
-        found.append(_World.make(scratch, plan, now))
+        found.append(_World.make(scratch, plan, now, passphrase))
         return found[0].check()
 
     for name, act in steps:
@@ -138,7 +143,7 @@ class _World:
 
     desk: Desk
     plan: keys.Plan
-    passphrase: str
+    passphrase: str | None
     store: DictStore
     snapshot: Signer
     timestamp: Signer
@@ -146,7 +151,9 @@ class _World:
     now: datetime
 
     @classmethod
-    def make(cls, scratch: Path, plan: keys.Plan, now: datetime) -> _World:
+    def make(
+        cls, scratch: Path, plan: keys.Plan, now: datetime, passphrase: str | None
+    ) -> _World:
         online = {
             (repository, role): _online_signer(repository, role)
             for repository in ("image", "director")
@@ -160,7 +167,6 @@ class _World:
             }
             for repository in ("image", "director")
         }
-        passphrase = secrets.token_hex(8)
         desk = keys.ceremony(
             scratch / "desk", public, plan, Policy(), passphrase=passphrase, now=now
         )
@@ -223,7 +229,7 @@ class _World:
 
     def signer(self, name: str) -> Signer:
         return load_signer(
-            f"file:{self.desk.keys / f'{name}.pem'}", lambda _: self.passphrase
+            f"file:{self.desk.keys / f'{name}.pem'}", lambda _: self.passphrase or ""
         )
 
     def fresh(self, name: str, like: str) -> Key:

@@ -328,12 +328,16 @@ def propose_change(
     """Root N+1 of a repository with the changes in it, as a signing request.
 
     Raises:
-        RefusedError: a key to remove is not there, a name or key is taken already, or
-            the result has a shape that is refused.
+        RefusedError: no such role, a key to remove is not there, a name or key is
+            taken already, or the result has a shape that is refused.
     """
     current = desk.root(repository)
     roles = {role: role_keys(current.signed, role) for role in current.signed.roles}
     for change in changes:
+        if change.role not in roles:
+            raise RefusedError(
+                f"there is no role {change.role!r}", hint=f"one of {', '.join(roles)}"
+            )
         roles[change.role] = _changed(roles[change.role], change)
     proposed = author(
         roles,

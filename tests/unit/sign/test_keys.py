@@ -305,6 +305,7 @@ def test_the_drill_passes_and_opens_no_key_of_the_desk(
             drill.shape_of(desk),
             now=NOW,
             clock=time.perf_counter,
+            passphrase=None,
         )
     )
     assert [r.step for r in results if not r.ok] == []
@@ -313,6 +314,10 @@ def test_the_drill_passes_and_opens_no_key_of_the_desk(
 
 def test_the_drill_fails_where_a_lost_key_is_fatal(tmp_path: Path) -> None:
     """With 3 of 3, one lost root key is the end, and the drill says so."""
-    results = list(drill.drill(tmp_path, Plan(3, 3), now=NOW, clock=time.perf_counter))
+    results = list(
+        drill.drill(
+            tmp_path, Plan(3, 3), now=NOW, clock=time.perf_counter, passphrase=None
+        )
+    )
     assert (results[-1].step, results[-1].ok) == ("replace one lost root key", False)
     assert "can never be replaced" in results[-1].detail

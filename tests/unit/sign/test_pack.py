@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from sealift.sign.travel import Letter
 from tests.vendor import NOW
 
 
-def described(version: str = "1.0.0", counter: int = 3, **changes: Any) -> Description:
+def described(version: str = "1.0.0", counter: Any = 3, **changes: Any) -> Description:
     facts: dict[str, Any] = {
         "product": "board",
         "component": "rootfs",
@@ -147,7 +146,7 @@ def test_C20_unsafe_names_are_refused(
 ) -> None:
     """No name that could be a path, an option or markup."""
     with pytest.raises(UnsafeNameError):
-        packed(desk, tmp_path / "rel", replace(described(), **{member: name}))
+        packed(desk, tmp_path / "rel", described(**{member: name}))
     assert not (tmp_path / "rel").exists()
 
 
