@@ -221,6 +221,10 @@ class Verifier:
         settled: Settled,
     ) -> Checked:
         clock, _ = self._clock_time()
+        if _later(clock, image.state.floor) > clock:
+            # It counts for the Director too, so the Root that may take it back (R5)
+            # has to come first: a poisoned time must not hide its own cure.
+            image.final_root(clock)
         ordered = director.complete(_later(clock, image.state.floor))
         before = self._targets_in_force()
         past = before.body if before else None
