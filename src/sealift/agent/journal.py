@@ -36,7 +36,8 @@ from sealift.agent.machine import (
     Verdict,
     name,
 )
-from sealift.core.errors import MalformedError, StateError
+from sealift.agent.record import LostError
+from sealift.core.errors import MalformedError
 from sealift.core.types import Artifact, Instruction, Slot
 from sealift.core.version import counter_floor
 
@@ -67,7 +68,8 @@ class Journal:
         """What was journaled last, by ECU id; empty before the first write.
 
         Raises:
-            StateError: both copies are damaged, or a newer agent wrote it.
+            LostError: both copies are damaged, or a newer agent wrote it.
+            StateError: it cannot be read now.
         """
         self._states = {}
         raw = self._record.read()
@@ -115,7 +117,7 @@ class Floors:
         """The lowest release counter accepted for this ECU; 0 if nothing forbids.
 
         Raises:
-            StateError: the hardware counter cannot be read.
+            StateError: record or hardware counter cannot be read now.
         """
         hardware = self._hardware.get(ecu_id)
         return counter_floor(
@@ -142,7 +144,7 @@ class Floors:
         if self._kept is None:
             try:
                 self._kept = _floors(self._record.read())
-            except StateError:
+            except LostError:
                 self._kept = {}
         return self._kept
 
@@ -163,14 +165,14 @@ def _decode(raw: bytes) -> dict[str, State]:
     try:
         found = _object(json.loads(raw))
         if _count(found, "readable_from") > SCHEMA:
-            raise StateError(
+            raise LostError(
                 f"a newer agent wrote the journal (schema {found.get('schema')})",
                 hint="start the newer software again, or remove the journal",
             )
         components = _object(found.get("components"))
         return {ecu: state_from_json(_object(it)) for ecu, it in components.items()}
     except (ValueError, RecursionError, MalformedError) as error:
-        raise StateError(f"the journal cannot be read: {error}") from error
+        raise LostError(f"the journal makes no sense: {error}") from error
 
 
 def _floors(raw: bytes | None) -> dict[str, int]:
@@ -180,7 +182,7 @@ def _floors(raw: bytes | None) -> dict[str, int]:
         floors = _object(_object(json.loads(raw)).get("floors"))
         return {ecu: _count(floors, ecu) for ecu in floors}
     except (ValueError, RecursionError, MalformedError) as error:
-        raise StateError(f"the counter floors cannot be read: {error}") from error
+        raise LostError(f"the counter floors make no sense: {error}") from error
 
 
 # ── states ───────────────────────────────────────────────────────────────────────────

@@ -31,13 +31,21 @@ if TYPE_CHECKING:
 
     from sealift.agent.ports import Cells
 
-__all__ = ["COPIES", "Copy", "FileCells", "Record", "pack", "unpack"]
+__all__ = ["COPIES", "Copy", "FileCells", "LostError", "Record", "pack", "unpack"]
 
 COPIES = 2
 _HEADER_BYTES = 114
 _HEADER = re.compile(rb"sealift-record 1 (([0-9]{20}) ([0-9]{10})) ([0-9a-f]{64})\n")
 _SEQUENCE_END = 10**20
 _NO_ROOM = frozenset({"ENOSPC", "EDQUOT", "EFBIG"})
+
+
+class LostError(StateError):
+    """Something was written once, and no copy of it is valid.
+
+    Not raised for a medium that cannot be read at the moment: what is there must not be
+    replaced by a new beginning because of that.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,8 @@ class Record:
         write and flush left a copy that the next power cut would take back.
 
         Raises:
-            StateError: something was written once, and no copy of it is valid.
+            LostError: something was written once, and no copy of it is valid.
+            StateError: the medium cannot be read, or cannot promise what was read.
         """
         self._newest = None
         found = [self._cells.read(at, _HEADER_BYTES + self._limit) for at in _BOTH]
@@ -102,7 +111,7 @@ class Record:
         # The second cell is used from the second write on; while it is empty, a damaged
         # first one is a first write that was cut.
         if found[1]:
-            raise StateError(
+            raise LostError(
                 f"both copies of the {self._what} are damaged",
                 hint="the device keeps what it runs; see `sealift-agent status`",
                 record=self._what,
@@ -143,7 +152,7 @@ class Record:
         """Learn where the newest copy lies; damaged ones are there to be replaced."""
         try:
             self.read()
-        except StateError:
+        except LostError:
             self._newest = None
 
     def _valid(self, found: list[bytes | None]) -> Iterator[tuple[int, Copy]]:
@@ -203,15 +212,8 @@ class FileCells:
         Raises:
             StateError: the medium cannot promise it.
         """
-        for path in (self._paths[cell], self._directory):
-            try:
-                descriptor = os.open(path, os.O_RDONLY | _SAFE)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-            except OSError as error:
-                raise _translated(error, path) from error
+        _sync(self._paths[cell], os.O_RDONLY | _SAFE)
+        _sync(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 _BOTH = range(COPIES)
@@ -220,6 +222,17 @@ _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 def _digest(counted: bytes, payload: bytes) -> bytes:
     return hashlib.sha256(counted + b"\n" + payload).hexdigest().encode()
+
+
+def _sync(path: str, flags: int) -> None:
+    try:
+        descriptor = os.open(path, flags)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _translated(error, path) from error
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

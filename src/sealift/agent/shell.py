@@ -48,7 +48,8 @@ from sealift.agent.machine import (
     superseded,
     wants,
 )
-from sealift.core.errors import PolicyError, SealiftError, StateError, TransportError
+from sealift.agent.record import LostError
+from sealift.core.errors import PolicyError, SealiftError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,8 +123,8 @@ class Shell:
     """One device's machines and the loop that moves them.
 
     Raises:
-        TrustAnchorError: others may write the journal; nothing of it is believed, and
-        nothing is done.
+        TrustAnchorError: others may write the journal; nothing of it is believed.
+        StateError: it cannot be read now; whoever starts the agent starts it again.
     """
 
     performs: type[Duties] = Duties
@@ -330,7 +331,7 @@ class Shell:
         """
         try:
             kept = dict(self._journal.read())
-        except StateError as error:
+        except LostError as error:
             self._outside.notice("", error)
             kept = {}
         fresh = {ecu: Idle(part.factory) for ecu, part in self._components.items()}

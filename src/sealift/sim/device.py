@@ -24,12 +24,14 @@ from sealift.agent.boot.file import (
 )
 from sealift.agent.install.ab import AbInstaller
 from sealift.agent.journal import JOURNAL_BYTES, Floors, Journal
-from sealift.agent.machine import Idle, Verdict
+from sealift.agent.machine import Idle, Verdict, wants
 from sealift.agent.ports import CheckResult
 from sealift.agent.record import Record
 from sealift.agent.shell import AttemptResult, Component, Outside, Shell
+from sealift.core.errors import StateError
 from sealift.core.types import Artifact, Container, Instruction, Slot
 from sealift.sim.flash import (
+    REFUSED,
     Door,
     Flash,
     FlashCells,
@@ -238,11 +240,11 @@ class Device:
         return False
 
     def _serve(self) -> bool:
-        """One life of the agent's process; ``False`` if it was killed."""
+        """One life of the agent's process; ``False`` if it is to be started again."""
         try:
             return self._agent()
-        except Killed:
-            self._note("Killed")
+        except (Killed, StateError) as end:  # StateError: it could not even begin
+            self._note(type(end).__name__)
             return False
 
     def _start(self) -> None:
@@ -252,11 +254,11 @@ class Device:
             self.seen.add(self.flash.fingerprint())
         store = self.store()
         for _ in range(MOST_STARTS):
-            before = store.read()
+            before = _read(store)
             self._floor_rule(before)
             slot, after = choose(before, counts=self._counts)
             if after != before:
-                store.write(after)
+                _count_down(store, after)
             image = self.whole(slot)
             if image is None:
                 raise Bricked(f"slot {slot} was started half-written")
@@ -283,11 +285,20 @@ class Device:
         shell = self.make_shell(Journal(cells), outside)
         for _ in range(MOST_ROUNDS):
             rest = shell.once()
-            if all(isinstance(state, Idle) for state in shell.states.values()):
+            if self._content(shell):
                 return True
             self.clock.sleep(rest)
         self.found.append(f"never idle: {shell.states}")
         return True
+
+    def _content(self, shell: Shell) -> bool:
+        """Whether every component is idle and has all it was ordered to have."""
+        ordered = {order.ecu_id: order for order in self.poll()}
+        return all(
+            isinstance(state, Idle)
+            and (ecu not in ordered or not wants(state, ordered[ecu]))
+            for ecu, state in shell.states.items()
+        )
 
     def poll(self) -> Sequence[Instruction]:
         """The Director's present word."""
@@ -362,6 +373,7 @@ class Device:
 
     def faults(self) -> list[str]:
         """Everything that is wrong with the device at rest; empty is what must be."""
+        self.door.cuts = frozenset()  # looking must not be cut
         if self.found:
             return self.found
         return [*self._at_home(), *self._told_truly(), *self._floor_holds()]
@@ -397,6 +409,7 @@ class Device:
         scene = self.scene
         counting = scene.loader is Loader.COUNTING
         few = len(self.cuts) <= (2 if counting else 0)
+        few &= not any(point % 1 == REFUSED for point in self.cuts)
         return scene.kind is Kind.GOOD and not scene.spoiled and few
 
     def _floor_holds(self) -> Iterable[str]:
@@ -414,6 +427,21 @@ class Device:
             raise Bricked(f"the confirmed slot {store.default} is not whole")
         if floor > image.artifact.release_counter:
             self.found.append(f"floor {floor} forbids {image.artifact.name}")
+
+
+def _read(store: LoaderStore) -> Store:
+    try:
+        return store.read()
+    except StateError as error:
+        raise Bitten from error
+
+
+def _count_down(store: LoaderStore, after: Store) -> None:
+    """A loader that cannot write what it counted starts nothing, it resets (B4)."""
+    try:
+        store.write(after)
+    except StateError as error:
+        raise Bitten from error
 
 
 def _restart() -> None:

@@ -5,11 +5,13 @@ as the weather wants: everything lost, everything kept, or an arbitrary part, in
 order and torn. The ports of ``agent.ports`` are implemented over it, so that the real
 agent runs on it. Points of a cut are numbers: step ``k`` counts writes and flushes that
 have something to do; ``k`` cuts before it, ``k.25`` inside (torn), ``k.5`` after it,
-and ``k.75`` kills the agent after it while the power stays on.
+and ``k.75`` kills the agent after it while the power stays on. ``k.125`` cuts nothing:
+the medium refuses that one step, as a failing or full disk does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -17,11 +19,11 @@ from typing import TYPE_CHECKING
 from sealift.core.errors import SlotError, SpaceError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from sealift.core.types import Slot
 
-BEFORE, INSIDE, AFTER, KILLED = 0.0, 0.25, 0.5, 0.75
+BEFORE, REFUSED, INSIDE, AFTER, KILLED = 0.0, 0.125, 0.25, 0.5, 0.75
 
 
 class PowerCut(BaseException):
@@ -48,10 +50,16 @@ class Door:
         self.steps = 0
 
     def enter(self) -> bool:
-        """Begin a step; ``True`` if the power will go inside it."""
+        """Begin a step; ``True`` if the power will go inside it.
+
+        Raises:
+            StateError: the medium refuses this step.
+        """
         self.steps += 1
         if self.steps in self.cuts:
             raise PowerCut
+        if self.steps + REFUSED in self.cuts:
+            raise StateError(f"the medium refuses step {self.steps}")
         return self.steps + INSIDE in self.cuts
 
     def leave(self) -> None:
@@ -213,17 +221,23 @@ class FlashSlot:
         """Into the cache.
 
         Raises:
-            SlotError: opened for reading. SpaceError: past the end.
+            SlotError: opened for reading, or refused. SpaceError: past the end.
         """
         if not self._writable:
             raise SlotError(f"{self._region} is open for reading only")
         if offset + len(data) > self.size:
             raise SpaceError(f"{self._region} ends at {self.size} bytes")
-        self._flash.write(self._region, offset, data)
+        with _for_slots():
+            self._flash.write(self._region, offset, data)
 
     def flush(self) -> None:
-        """Onto the medium."""
-        self._flash.flush(self._region)
+        """Onto the medium.
+
+        Raises:
+            SlotError: it refused.
+        """
+        with _for_slots():
+            self._flash.flush(self._region)
 
     def drop_cache(self) -> None:
         """The next reads see the medium."""
@@ -319,6 +333,14 @@ class FlashStorage:
                 self._records.pop(name, None)
             else:
                 self._records[name] = bytes(data)
+
+
+@contextlib.contextmanager
+def _for_slots() -> Iterator[None]:
+    try:
+        yield
+    except StateError as error:
+        raise SlotError(error.message) from error
 
 
 _FLAT = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._%-")

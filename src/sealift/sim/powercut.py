@@ -2,7 +2,8 @@
 
 For every scene (a kind of image, a kind of loader) one run without a cut counts the
 durable steps. Then come a cut before, inside and after each of them, and the agent
-killed after it, under every weather; writes that a bad medium keeps wrongly; pairs;
+killed after it, or the medium refusing it, under every weather; writes that a bad
+medium keeps wrongly; pairs;
 triples of the early and of the late steps; and, if more runs are asked for, chance. The
 device is ``sim.device``, with the shipped agent inside.
 """
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from sealift.core.errors import InvalidInputError
 from sealift.sim.device import Device, Kind, Loader, Scene
-from sealift.sim.flash import AFTER, BEFORE, INSIDE, KILLED, Weather
+from sealift.sim.flash import AFTER, BEFORE, INSIDE, KILLED, REFUSED, Weather
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +30,8 @@ FINDINGS_KEPT = 20
 _EARLY_STEPS = 10
 _LATE_STEPS = 12
 """From the arming on: enough cuts here use up a trial's attempts."""
-_PLACES = (BEFORE, INSIDE, AFTER, KILLED)
+_CUTS = (BEFORE, INSIDE, AFTER, KILLED)
+_PLACES = (*_CUTS, REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ def written(cuts: Sequence[float]) -> str:
 def _no_cut(text: str) -> InvalidInputError:
     return InvalidInputError(
         f"{text[:80]!r} is no list of cuts",
-        hint="a step from 1 on, plus .25 (inside), .5 (after) or .75 (killed): 3.5,7",
+        hint="steps from 1 on, plus .25 (inside), .5 (after), .75 (killed) or "
+        ".125 (refused): 3.5,7",
     )
 
 
@@ -202,7 +205,7 @@ def _several(
     pairs, triples = [], []
     for scene in scenes:
         last = steps[scene]
-        everywhere = _points(range(1, last + 7))
+        everywhere = _points(range(1, last + 7), _CUTS)
         pairs += [Run(scene, it) for it in itertools.combinations(everywhere, 2)]
         for part in (
             range(1, _EARLY_STEPS + 1),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sealift.agent.record import Copy, FileCells, Record, pack, unpack
+from sealift.agent.record import Copy, FileCells, LostError, Record, pack, unpack
 from sealift.core.errors import SealiftError, SpaceError, StateError
 from sealift.sim.flash import Door, Flash, FlashCells, Killed, PowerCut, Weather
 
@@ -114,6 +114,32 @@ def test_too_long_is_refused_before_anything_is_written() -> None:
         Record(FlashCells(flash, "r"), limit=LIMIT * 2).write(fill * (LIMIT + 1))
     with pytest.raises(StateError):
         record(flash).read()
+
+
+@pytest.mark.parametrize("value", [b"again", b"new"])
+def test_a_medium_that_cannot_be_read_now_is_not_a_lost_record(value: bytes) -> None:
+    """Only damage allows a new beginning; an error of the moment changes nothing."""
+    flash = Flash(Door([1.75, 2.125, 3.125]), Weather.KEPT)
+    with pytest.raises(Killed):
+        record(flash).write(b"again")
+    with pytest.raises(StateError) as refused:
+        record(flash).read()
+    assert not isinstance(refused.value, LostError)
+    with pytest.raises(StateError) as refused:
+        record(flash).write(value)
+    assert not isinstance(refused.value, LostError)
+    assert record(flash).read() == b"again"
+
+
+def test_both_copies_damaged_is_lost() -> None:
+    """And the next write begins anew."""
+    flash = Flash(Door())
+    for cell in ("r.0", "r.1"):
+        flash.make(cell, b"rotten")
+    with pytest.raises(LostError):
+        record(flash).read()
+    record(flash).write(b"new")
+    assert record(flash).read() == b"new"
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────

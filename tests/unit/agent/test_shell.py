@@ -50,13 +50,15 @@ ORDER = NEW[Kind.GOOD].order()
 
 
 class Broken:
-    """Cells that refuse to be written while ``broken``."""
+    """Cells that refuse to be read or written when the test says so."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, fails: Callable[[str], None]) -> None:
         self._cells = device.make_journal_cells()
+        self._fails = fails
         self.broken = False
 
     def read(self, cell: int, limit: int) -> bytes | None:
+        self._fails("read")
         return self._cells.read(cell, limit)
 
     def write(self, cell: int, data: bytes) -> None:
@@ -104,7 +106,7 @@ class Rig:
     def __init__(self) -> None:
         self.device = Device()
         self.clock = self.device.clock
-        self.cells = Broken(self.device)
+        self.cells = Broken(self.device, self.fails)
         self.orders: Sequence[Instruction] | None = [ORDER]
         self.errors: dict[str, BaseException] = {}
         self.gate: gates.Decision = gates.Open()
@@ -541,6 +543,17 @@ def test_a_lost_journal_is_told_and_nothing_is_begun_on_it(rig: Rig) -> None:
         rig.restart()
         runs.append(rig.device.running)
     assert runs == [Slot.B, Slot.B, Slot.B, Slot.A]
+
+
+def test_a_journal_that_cannot_be_read_now_ends_the_process(rig: Rig) -> None:
+    """device.state, and whoever starts the agent starts it again: nothing is lost."""
+    rig.until_trial()
+    rig.errors["read"] = StateError("input/output error")
+    with pytest.raises(StateError):
+        rig.boot()
+    rig.errors.clear()
+    rig.boot().once()
+    assert [it.verdict for it in rig.reports] == [Verdict.SUCCEEDED]
 
 
 # ── several components ───────────────────────────────────────────────────────────────

@@ -87,6 +87,21 @@ def test_a_cut_before_inside_and_after(point: float, left: bytes) -> None:
     assert memory.medium["slot.a"] == left
 
 
+def test_a_medium_may_refuse_one_step() -> None:
+    """k.125: an error of the port, nothing written by it, and the next step works."""
+    memory = flash(1.125, 3.125)
+    slot = FlashSlots(memory).open(Slot.A, writable=True)
+    with pytest.raises(SlotError):
+        slot.write(0, b"new")
+    assert slot.read(0, 3) == b"old"
+    slot.write(0, b"new")
+    with pytest.raises(SlotError):
+        slot.flush()
+    slot.flush()
+    memory.lose_power()
+    assert slot.read(0, 3) == b"new"
+
+
 def test_a_killed_process_leaves_its_cache() -> None:
     """k.75: the power stays on, the next process sees the write."""
     memory = flash(1.75)

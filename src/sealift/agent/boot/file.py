@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from sealift.agent.files import read_all
 from sealift.agent.ports import BootState
-from sealift.agent.record import FileCells, Record
-from sealift.core.errors import BootError, DeviceError, MalformedError, StateError
+from sealift.agent.record import FileCells, LostError, Record
+from sealift.core.errors import BootError, DeviceError, MalformedError
 from sealift.core.types import Slot
 
 if TYPE_CHECKING:
@@ -147,14 +147,18 @@ class LoaderStore:
         self.remarks: tuple[str, ...] = ()
 
     def read(self) -> Store:
-        """The store; if it is lost, one that boots the confirmed slot (B8)."""
+        """The store; if it is lost, one that boots the confirmed slot (B8).
+
+        Raises:
+            StateError: it cannot be read now.
+        """
         self.remarks = ()
         try:
             raw = self._boot.read()
             if raw is not None:
                 return Store.from_text(_ascii(raw))
             lost = None
-        except (StateError, MalformedError) as error:
+        except (LostError, MalformedError) as error:
             lost = error.message
         home = self.confirmed()
         if lost is None and home is None:
@@ -169,7 +173,7 @@ class LoaderStore:
         """The slot confirmed last, as the second record knows it, if it does."""
         try:
             found = _HOME.fullmatch(_ascii(self._home.read() or b""))
-        except (StateError, MalformedError):
+        except (LostError, MalformedError):
             return None
         return Slot(found[1]) if found else None
 
@@ -203,6 +207,9 @@ class FileBoot:
 
     ``started`` tells what runs; it is asked at every call. ``counts`` is whether the
     loader counts attempts; one that cannot gives a single start, whatever is asked.
+
+    Raises:
+        BootError: from every verb, when the store can be neither read nor written.
     """
 
     def __init__(
@@ -218,7 +225,7 @@ class FileBoot:
 
     def next(self) -> Slot:
         """The slot the loader would start next."""
-        return self._store.read().next
+        return self._read().next
 
     def mark_writing(self, slot: Slot) -> None:
         """Nothing boots ``slot`` from now on (B9).
@@ -226,7 +233,7 @@ class FileBoot:
         Raises:
             BootError: it runs, or it is the confirmed one, or the store refused.
         """
-        store = self._store.read()
+        store = self._read()
         if slot in {self.current(), store.default}:
             raise BootError(f"slot {slot} is in use and cannot be written")
         if store.trial is slot:
@@ -239,7 +246,7 @@ class FileBoot:
         Raises:
             BootError: the store refused.
         """
-        store = self._store.read()
+        store = self._read()
         if slot is store.default:
             self._write(store.disarmed())
             return
@@ -256,7 +263,7 @@ class FileBoot:
             BootError: the store refused.
         """
         current = self.current()
-        store = self._store.read()
+        store = self._read()
         if store.trial is not None and store.trial is not current:
             store = store.disarmed()
         confirmed = dataclasses.replace(store, default=current, trial=None, tries=0)
@@ -266,7 +273,7 @@ class FileBoot:
 
     def state(self) -> BootState:
         """What the loader's store says, in words."""
-        store = self._store.read()
+        store = self._read()
         remarks = self._store.remarks
         slots: dict[Slot, str] = {Slot.A: store.a, Slot.B: store.b}
         if store.trial is not None:
@@ -276,6 +283,10 @@ class FileBoot:
     def boot_id(self) -> str:
         """Another text after every start of the board."""
         return self._started().boot_id
+
+    def _read(self) -> Store:
+        with _translated():
+            return self._store.read()
 
     def _write(self, store: Store) -> None:
         with _translated():

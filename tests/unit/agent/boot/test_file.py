@@ -18,6 +18,7 @@ from sealift.agent.boot.file import (
     read_running,
     running_text,
 )
+from sealift.agent.record import unpack
 from sealift.core.errors import BootError, MalformedError
 from sealift.core.types import Slot
 
@@ -137,6 +138,30 @@ def test_a_store_that_cannot_be_written_is_device_boot(tmp_path: Path) -> None:
     (tmp_path / "home.0").mkdir()
     with pytest.raises(BootError):
         boot.mark_good()
+
+
+def test_the_example_of_the_documentation_is_true(tmp_path: Path) -> None:
+    """docs/formats.d/20-journal.md shows a whole file; it reads as it says."""
+    page = Path(__file__).parents[4] / "docs/formats.d/20-journal.md"
+    example = page.read_text().split("```\n")[-2]
+    assert unpack(example.encode()) is not None
+    (tmp_path / "boot.1").touch(0o600)
+    (tmp_path / "boot.1").write_bytes(example.encode())
+    found = open_store(str(tmp_path)).read()
+    assert found == Store(Slot.A, Slot.B, 2, "good", "trial")
+
+
+def test_a_store_that_cannot_be_read_now_is_device_boot(tmp_path: Path) -> None:
+    """Not a lost store: nothing is rescued, nothing is written over it."""
+    boot = open_boot(str(tmp_path))
+    boot.set_next(Slot.B, 3)
+    (tmp_path / "boot.0").chmod(0o644)
+    for ask in (boot.next, boot.state, lambda: boot.set_next(Slot.A, 1)):
+        with pytest.raises(BootError) as refused:
+            ask()
+        assert "chmod" in (refused.value.hint or "")
+    (tmp_path / "boot.0").chmod(0o600)
+    assert boot.next() is Slot.B
 
 
 def test_a_loader_that_cannot_count_gives_one_start(tmp_path: Path) -> None:
