@@ -22,7 +22,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from sealift.agent.ports import Answer
-from sealift.agent.transport.answers import Head, check_plain, check_range, refusal
+from sealift.agent.transport.answers import (
+    PROBLEM_MAX,
+    Head,
+    check_plain,
+    check_range,
+    refusal,
+)
 from sealift.agent.transport.pace import Pace
 from sealift.core.errors import (
     FailedTransferError,
@@ -349,7 +355,7 @@ class MemoryTransport:
         response = self._wire(Request("GET", path, span=(start, stop)))
         head = Head(response.status, response.headers)
         if head.status not in {200, 206}:
-            raise refusal(head, b"", sent=False)
+            raise refusal(head, self._whole(head, response, PROBLEM_MAX), sent=False)
         check_plain(head)
         begins = check_range(head, start, stop, length)
         if start - begins > drop_max:
@@ -389,7 +395,9 @@ class MemoryTransport:
             skip -= dropped
             rest = piece[dropped:]
             if len(rest) > left:
-                raise LengthError("more bytes than were asked for")
+                if response.status == 206:
+                    raise LengthError("more bytes than were asked for")
+                rest = rest[:left]  # a whole file, of which no more was asked for
             left -= len(rest)
             for at in range(0, len(rest), PIECE_BYTES):
                 yield rest[at : at + PIECE_BYTES]

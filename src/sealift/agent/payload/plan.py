@@ -55,7 +55,7 @@ def survey(head: Head, into: SlotDevice, progress: Progress) -> Plan:
 
 
 def _digest(into: SlotDevice, segment: Segment) -> bytes | None:
-    """Of what lies there; ``None`` where the medium cannot be read, as writing may help."""
+    """Of what lies there; ``None`` if it cannot be read, as writing may help."""
     try:
         return sha256(into.read(segment.offset, segment.length)).digest()
     except SlotError:

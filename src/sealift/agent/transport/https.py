@@ -73,9 +73,9 @@ class HttpsTransport:
     """:class:`~sealift.agent.ports.Transport` over HTTPS with a client certificate.
 
     ``floor`` gives the least that the time can be, in Unix seconds. The client
-    certificate is shown to the origin of ``base`` and to nobody else; the pinned CA file
-    holds for a server that a payload is redirected to as well. Not for use by several
-    threads at a time.
+    certificate is shown to the origin of ``base`` and to nobody else; the pinned CA
+    file holds for a server that a payload is redirected to as well. Not for use by
+    several threads at a time.
     """
 
     def __init__(
