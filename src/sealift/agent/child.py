@@ -58,10 +58,11 @@ def run(work: Callable[[Signals], Summary], signals: Signals) -> Ended:
     """
     reader, writer = os.pipe()
     parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reader)
-        _be_child(work, writer, parent)
+    with signals.held():  # or a stop could reach the child before its own signals do
+        pid = os.fork()
+        if pid == 0:
+            os.close(reader)
+            _be_child(work, writer, parent)
     os.close(writer)
     try:
         told = _listen(reader, pid, signals)
@@ -102,7 +103,8 @@ def _be_child(work: Callable[[Signals], Summary], writer: int, parent: int) -> N
     status = _CRASHED
     try:
         _die_with(parent)
-        told = json.dumps(work(Signals())).encode()
+        own = Signals()
+        told = json.dumps(work(own)).encode()
         os.write(writer, told[:SUMMARY_LIMIT])
         status = 0
     except SystemExit as request:

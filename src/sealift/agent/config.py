@@ -113,7 +113,7 @@ def parse(raw: bytes, path: str) -> Config:
 
 
 def _toml(raw: bytes, path: str) -> dict[str, Any]:
-    import tomllib  # 1 MiB resident: nobody else may need it
+    import tomllib
 
     try:
         return tomllib.loads(raw.decode())

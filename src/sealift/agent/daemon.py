@@ -99,7 +99,7 @@ class Daemon:
         """Poll until told to stop or to restart; the exit status."""
         due = True
         while not self._signals.stopping:
-            if due and self._check() == RESTART:
+            if due and self._check() == RESTART and not self._signals.stopping:
                 log.info("restart", status=RESTART)
                 return RESTART
             due = self._pause() and self._is_due()

@@ -43,7 +43,7 @@ class Certificate:
     not_after: datetime
 
     def remark(self, now: datetime) -> str | None:
-        """A sentence for people if the certificate is not, or not much longer, valid."""
+        """A sentence for people if the certificate is not valid, or not for long."""
         left = (self.not_after - now).total_seconds() / 86_400
         if now < self.not_before:
             return f"certificate is valid only from {self.not_before:%Y-%m-%d}"

@@ -13,9 +13,11 @@ import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
+_ALL = (*_STOP, signal.SIGUSR1)
 
 
 class Signals:
@@ -26,8 +28,9 @@ class Signals:
         self.hinted = False
         self.descriptor, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in (*_STOP, signal.SIGUSR1):
+        for number in _ALL:
             signal.signal(number, self._note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
 
     def wait(self, seconds: float) -> None:
         """Wait so long, or until a signal comes."""
@@ -40,6 +43,15 @@ class Signals:
         with contextlib.suppress(BlockingIOError):
             while os.read(self.descriptor, 64):
                 pass
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Have signals wait; a process forked meanwhile makes its own ``Signals``."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
 
     def take_hint(self) -> bool:
         """Whether somebody asked to poll at once; asked only once."""

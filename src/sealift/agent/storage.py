@@ -223,6 +223,39 @@ class Records:
         return b"".join(pieces)
 
 
+class Overlay:
+    """A store whose commits stay in memory: what is on disk is only read.
+
+    ``directory`` comes from :func:`look` or :func:`claim`; ``None`` is an empty one.
+    """
+
+    def __init__(self, directory: int | None) -> None:
+        self._below = None if directory is None else Records(directory)
+        self._above: dict[str, bytes | None] = {}
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a record, ``None`` if there is none.
+
+        Raises:
+            StateError, TrustAnchorError: as :meth:`Records.read`.
+        """
+        if name in self._above or self._below is None:
+            return self._above.get(name)
+        return self._below.read(name)
+
+    def commit(self, changes: Mapping[str, bytes | None]) -> None:
+        """Remember the changes; nothing reaches the disk."""
+        self._above |= changes
+
+    def names(self, prefix: str = "") -> Sequence[str]:
+        """The names in use that begin with ``prefix``, sorted."""
+        below = self._below.names(prefix) if self._below else ()
+        found = dict.fromkeys(below, b"") | self._above
+        return sorted(
+            n for n, d in found.items() if d is not None and n.startswith(prefix)
+        )
+
+
 # ── writing ──────────────────────────────────────────────────────────────────────────
 class Store(Records):
     """The one writer. ``directory`` comes from :func:`claim`.

@@ -1,13 +1,14 @@
 """What the agent takes from the process it is started in: next to nothing (D-12).
 
-Variables that make the interpreter or the loader run foreign code are a reason to start
-again without them, isolated; all others are dropped before anything reads them: proxies,
-temporary directories, OpenSSL configuration, locale. Memory with keys is not dumped.
+Variables that make the interpreter or the loader run foreign code are a reason to
+start again without them, isolated. All others are dropped before anything reads them:
+proxies, temporary directories, OpenSSL configuration, locale. No core is dumped.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import resource
 import sys
@@ -23,10 +24,13 @@ def tidy(arguments: list[str]) -> None:
     if not sys.flags.isolated and any(map(_runs_code, os.environ)):
         again = [sys.executable, "-I", "-m", "sealift.agent", *arguments]
         with contextlib.suppress(OSError):  # then go on with what can be dropped here
-            os.execve(sys.executable, again, ENVIRONMENT)
+            os.execve(sys.executable, again, ENVIRONMENT)  # noqa: S606
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
     os.umask(0o077)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever the locale was
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -1,0 +1,117 @@
+"""``sealift-agent``: the faces of the agent on a terminal.
+
+``run`` is the long-lived light parent, ``check`` one cycle in the foreground;
+``status``, ``history`` and ``config-check`` only read. Errors are one line with a code
+and a hint, or one JSON object; a traceback never reaches a user. Exit statuses: 0 fine,
+2 usage or configuration, 3 to 8 the family of the error (``core.errors``), 75 restart
+wanted. How the parts are put together is in ``wiring``, ``service`` and ``assembly``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from sealift.agent.surroundings import tidy
+from sealift.core.errors import SealiftError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sealift.agent.config import Config
+
+DEFAULT_CONFIG = "/etc/sealift/agent.toml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status. Without ``arguments`` the process is ours."""
+    if arguments is None:
+        arguments = sys.argv[1:]
+        tidy(list(arguments))
+    found = _parser().parse_args(arguments)
+    from sealift.agent import show
+
+    try:
+        from sealift.agent.config import load
+
+        status: int = found.face(load(found.config), found)
+    except SealiftError as error:
+        show.error(error, as_json=found.json)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader went away; nothing more to say
+        sys.stderr.close()
+        return 0
+    except Exception as error:  # noqa: BLE001 -- the last door
+        show.error(
+            SealiftError(f"unexpected {type(error).__name__}: {error}"),
+            as_json=found.json,
+        )
+        return 1
+    return status
+
+
+# ── faces ────────────────────────────────────────────────────────────────────────────
+def _run(config: Config, _: argparse.Namespace) -> int:
+    from sealift.agent.service import serve
+
+    return serve(config)
+
+
+def _check(config: Config, options: argparse.Namespace) -> int:
+    from sealift.agent import foreground
+
+    if options.dry_run:
+        return foreground.dry_run(config, as_json=options.json)
+    return foreground.check(config, as_json=options.json)
+
+
+def _status(config: Config, options: argparse.Namespace) -> int:
+    from sealift.agent import foreground
+
+    return foreground.status(config, as_json=options.json)
+
+
+def _history(config: Config, options: argparse.Namespace) -> int:
+    from sealift.agent import foreground
+
+    return foreground.past(config, as_json=options.json)
+
+
+def _config_check(config: Config, options: argparse.Namespace) -> int:
+    from sealift.agent import foreground
+
+    return foreground.config_check(config, as_json=options.json)
+
+
+_Face = tuple[str, "Callable[[Config, argparse.Namespace], int]", str]
+_FACES: tuple[_Face, ...] = (
+    ("run", _run, "poll, install and report until stopped"),
+    ("check", _check, "one check now, in the foreground"),
+    ("status", _status, "what runs, what is pending, what went wrong"),
+    ("history", _history, "the last attempts and refusals"),
+    ("config-check", _config_check, "check configuration, keys and trust anchors"),
+)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sealift-agent", description="Keeps this device's software up to date."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, face, text in _FACES:
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE")
+        command.add_argument("--json", action="store_true", help="print JSON")
+        command.set_defaults(face=face)
+        if name == "check":
+            command.add_argument(
+                "--dry-run", action="store_true", help="verify and tell, write nothing"
+            )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""One full cycle: resume, report, check, install, report. For a short-lived process.
+
+The order is that of uptane.md 6.3: what a cut left behind is brought to its end first,
+without any network (trial, health, confirm); then the manifest goes out (P1), then the
+metadata is fetched (P3), then images (P4); and whatever came of it is stored as a
+report before it is sent (M12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sealift.agent import history, log, machine
+from sealift.agent.machine import Idle, Rebooting
+from sealift.agent.report import Ended, News
+from sealift.agent.shell import Outside, Shell
+from sealift.core.errors import SealiftError
+from sealift.core.reports import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sealift.agent.child import Summary
+    from sealift.agent.journal import Floors, Journal
+    from sealift.agent.machine import State
+    from sealift.agent.outbox import Outbox
+    from sealift.agent.ports import Answer, Clock, Storage, Transport
+    from sealift.agent.report import Reporter
+    from sealift.agent.shell import AttemptResult, Component
+    from sealift.agent.trust import Verifier
+    from sealift.core.types import Artifact, Instruction
+
+LINGER_SECONDS = 5.0
+"""A pause up to this long is waited for; a longer one ends the process."""
+
+_NO_POLL = 10 * 86_400.0
+
+
+class Stoppable:
+    """A transport that looks for a stop signal between any two pieces.
+
+    ``check`` raises ``SystemExit``; a piece that arrived is written before it is asked.
+    """
+
+    def __init__(self, way: Transport, check: Callable[[], None]) -> None:
+        self._way = way
+        self._check = check
+
+    def get(self, path: str, *, limit: int, etag: str | None = None) -> Answer:
+        """As the port says."""
+        self._check()
+        return self._way.get(path, limit=limit, etag=etag)
+
+    def stream(
+        self, path: str, *, start: int, stop: int, length: int, drop_max: int
+    ) -> Iterator[bytes]:
+        """As the port says."""
+        pieces = self._way.stream(
+            path, start=start, stop=stop, length=length, drop_max=drop_max
+        )
+        for piece in pieces:
+            yield piece
+            self._check()
+
+    def put(self, path: str, body: bytes, *, limit: int) -> bytes:
+        """As the port says."""
+        self._check()
+        return self._way.put(path, body, limit=limit)
+
+
+class Cycle:
+    """One cycle of one device. ``check`` is asked between two durable steps."""
+
+    def __init__(
+        self,
+        part: Component,
+        journal: Journal,
+        floors: Floors,
+        storage: Storage,
+        way: Transport,
+        verifier: Verifier,
+        reporter: Reporter,
+        outbox: Outbox,
+        clock: Clock,
+        check: Callable[[], None],
+    ) -> None:
+        self._floors = floors
+        self._storage = storage
+        self._way = way
+        self._verifier = verifier
+        self._reporter = reporter
+        self._outbox = outbox
+        self._clock = clock
+        self._check = check
+        self.error: SealiftError | None = None
+        self._untold = False
+        self._poll_seconds: int | None = None
+        outside = Outside(
+            poll=self._poll,
+            report=self._report,
+            interval=lambda: _NO_POLL,
+            notice=self._notice,
+            changed=self._changed,
+        )
+        self._restart = part.restart
+        part = replace(part, restart=self._report_and_restart)
+        self._shell = Shell([part], journal, floors, clock, outside)
+
+    @property
+    def states(self) -> dict[str, State]:
+        """Every component's state, by ECU id."""
+        return dict(self._shell.states)
+
+    def run(self) -> Summary:
+        """Go until nothing can be done now; what the parent has to know of it.
+
+        Raises:
+            SystemExit: a stop was asked for, or a restart is wanted (75).
+            StateError, SpaceError: the store refused a report.
+        """
+        rest = self._shell.once()
+        while self._is_busy() and rest <= LINGER_SECONDS:
+            self._clock.sleep(rest)
+            rest = self._shell.once()
+        if self._untold:
+            self._tell(News(error=self.error))
+        self._deliver()
+        return self._summary(rest if self._is_busy() else None)
+
+    # ── what the shell asks for ──────────────────────────────────────────────────
+    def _poll(self) -> Sequence[Instruction]:
+        """P1 to P3: manifest first, then both repositories."""
+        self._tell(News())
+        self._deliver()
+        self._untold = True
+        floors = {ecu: self._floors.floor(ecu) for ecu in self._shell.states}
+        try:
+            checked = self._verifier.check(floors, settled(self._shell.states))
+        except SealiftError as error:
+            self._remember(history.check(error, self._clock.now()))
+            raise
+        self._poll_seconds = checked.poll_seconds
+        for remark in checked.remarks:
+            log.info("remark", text=remark)
+        return checked.instructions
+
+    def _report(self, result: AttemptResult) -> None:
+        entry = history.attempt(result, self._clock.now())
+        entries = history.with_entry(history.read(self._storage), entry)
+        self._tell(News(ended=self._ended(result)), {history.RECORD: entries})
+        log.info(
+            "attempt",
+            verdict=str(result.verdict),
+            release=result.order.artifact.version,
+            stage=result.stage,
+            code=result.code,
+            detail=result.detail or None,
+        )
+
+    def _report_and_restart(self) -> None:
+        """M12 before the machine goes down; nothing is sent on the way back home."""
+        if self._untold:
+            self._tell(News(error=self.error))
+            if any(isinstance(s, Rebooting) for s in self._shell.states.values()):
+                self._deliver()
+        self._restart()
+
+    def _ended(self, told: AttemptResult) -> Ended:
+        order, base = told.order, _base(self._shell.states[told.ecu_id])
+        result = Result(
+            attempt=told.id,
+            verdict=str(told.verdict),
+            stage=told.stage,
+            sha256=order.artifact.sha256,
+            director_version=order.director_version,
+            from_version=base.version if base else None,
+            to_version=order.artifact.version,
+            deployment=order.deployment,
+            code=told.code,
+            detail=told.detail,
+            ended=self._verifier.standing().now,
+        )
+        return Ended(told.ecu_id, result, told.installed)
+
+    def _notice(self, ecu_id: str, error: SealiftError) -> None:
+        self.error = error
+        log.failed("cycle", error, component=ecu_id or None)
+
+    def _changed(self, ecu_id: str, state: State) -> None:
+        log.info("state", component=ecu_id, state=machine.name(state))
+        self._check()
+
+    # ── reports ──────────────────────────────────────────────────────────────────
+    def _tell(self, news: News, beside: dict[str, bytes | None] | None = None) -> None:
+        self._reporter.produce(
+            self._shell.states, self._verifier.standing(), news, beside
+        )
+        self._untold = False
+
+    def _deliver(self) -> None:
+        done = self._outbox.deliver(self._way)
+        self._poll_seconds = done.poll_seconds or self._poll_seconds
+        for code in done.refused:
+            log.write("error", "report", code=code, message="the server refused it")
+        if done.error is not None:
+            log.failed("report", done.error, waiting=self._outbox.waiting)
+
+    def _remember(self, entry: history.Entry) -> None:
+        entries = history.with_entry(history.read(self._storage), entry)
+        self._storage.commit({history.RECORD: entries})
+
+    # ── the end ──────────────────────────────────────────────────────────────────
+    def _is_busy(self) -> bool:
+        return any(not isinstance(s, Idle) for s in self._shell.states.values())
+
+    def _summary(self, rest: float | None) -> Summary:
+        error = self.error
+        return {
+            "error": error.code if error else None,
+            "retry_after": error.fields.get("retry_after") if error else None,
+            "rest": rest,
+            "poll_seconds": self._poll_seconds,
+            "settled": {
+                ecu: [digest.hex() for digest in digests]
+                for ecu, digests in settled(self._shell.states).items()
+            },
+        }
+
+
+def settled(states: Mapping[str, State]) -> dict[str, list[bytes]]:
+    """Per component the images that need no instruction: confirmed, or failed."""
+    return {ecu: list(_digests(state)) for ecu, state in states.items()}
+
+
+def _base(state: State) -> Artifact | None:
+    return state.installed if isinstance(state, Idle) else state.attempt.base
+
+
+def _digests(state: State) -> Iterator[bytes]:
+    if isinstance(state, Idle):
+        if state.installed is not None:
+            yield state.installed.sha256
+        if state.refused is not None:
+            yield state.refused.sha256

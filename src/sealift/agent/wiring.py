@@ -1,0 +1,193 @@
+"""The composition root's parts list: configuration in, wired parts out.
+
+Only here and in its neighbours ``service``, ``assembly`` and ``foreground`` do the
+adapters meet. Each function makes one part and imports what it is made of, so a face
+loads no more than it needs: ``status`` opens no socket, the polling parent has neither
+``cryptography`` nor an installer in memory.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sealift.agent import identity
+from sealift.agent.surroundings import ENVIRONMENT
+from sealift.agent.transport import HttpsTransport, Limits, TlsFiles
+from sealift.agent.trust import Provision
+from sealift.core.errors import BootError, FailedTransferError
+from sealift.core.types import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sealift.agent.boot.file import FileBoot
+    from sealift.agent.config import Config
+    from sealift.agent.journal import Floors, Journal
+    from sealift.agent.ports import Answer, Clock, Progress, Transport
+    from sealift.agent.record import Record
+    from sealift.agent.report import Self
+    from sealift.agent.shell import Component
+
+BUILD_TIME = datetime(2026, 11, 1, tzinfo=UTC)
+"""When this agent was made, set with each release; the time is never believed to be
+earlier (1.4 of ``uptane.md``)."""
+
+AGENT = "sealift-agent 0.1.0"
+"""What a report calls this agent; a test compares it with the distribution."""
+
+RESTART_SECONDS = 60.0
+"""How long the program that restarts the machine may take to return."""
+
+
+def journal(config: Config) -> Journal:
+    """The states of all components."""
+    from sealift.agent.journal import Journal
+
+    return Journal(_record(config, "journal", "journal"))
+
+
+def floors(config: Config) -> Floors:
+    """The counter floors, kept in files; this board has no hardware counter."""
+    from sealift.agent.journal import Floors
+
+    return Floors(_record(config, "floors", "counter floors"))
+
+
+def _record(config: Config, name: str, what: str) -> Record:
+    from sealift.agent.journal import JOURNAL_BYTES
+    from sealift.agent.record import FileCells, Record
+
+    cells = FileCells(config.state, name)
+    return Record(cells, limit=JOURNAL_BYTES, what=what)
+
+
+def boot(config: Config) -> FileBoot:
+    """The boot loader of this board."""
+    from sealift.agent.boot.file import open_boot
+
+    return open_boot(config.boot.store)
+
+
+def provision(config: Config) -> Provision:
+    """Whom this device believes.
+
+    Raises:
+        TrustAnchorError: a trust anchor cannot be used (B-14).
+    """
+    found = identity.anchors(config)
+    return Provision(
+        device_id=config.device_id,
+        units={part.ecu_id: part.hardware_id for part in config.components},
+        anchors={"director": found.director, "image": found.image},
+        build_time=BUILD_TIME,
+        demo_keys=config.demo_keys,
+    )
+
+
+def myself(config: Config) -> Self:
+    """What every report says of this device. Loads ``cryptography``."""
+    from importlib.util import find_spec
+
+    from sealift.agent.report import Self
+
+    pq = find_spec("cryptography.hazmat.primitives.asymmetric.mldsa")
+    return Self(
+        device_id=config.device_id,
+        units={part.ecu_id: part.hardware_id for part in config.components},
+        crypto="hybrid" if pq else "classic",
+        agent=AGENT,
+    )
+
+
+def transport(
+    config: Config, clock: Clock, floor: Callable[[], float]
+) -> HttpsTransport:
+    """The way to the server; ``floor`` is the least the time can be, Unix seconds.
+
+    Raises:
+        InvalidConfigError, KeyUnreadableError, TrustAnchorError: a TLS file is missing,
+        wrong, or open to others.
+    """
+    identity.check_tls_files(config)
+    server, limits = config.server, config.transfer
+    return HttpsTransport(
+        server.url,
+        TlsFiles(server.ca, server.certificate, server.key),
+        clock,
+        floor=floor,
+        limits=Limits(rate_min=limits.minimum_rate, rate_max=limits.rate_max),
+    )
+
+
+class Offline:
+    """A way to nowhere, for faces that must not ask anybody."""
+
+    def get(self, *_: Any, **__: Any) -> Answer:
+        """Never an answer."""
+        raise FailedTransferError("no server is asked here")
+
+    def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
+        """Never an answer."""
+        raise FailedTransferError("no server is asked here")
+
+    def put(self, *_: Any, **__: Any) -> bytes:
+        """Never an answer."""
+        raise FailedTransferError("no server is asked here")
+
+
+def component(
+    config: Config, way: Transport, clock: Clock, progress: Progress
+) -> Component:
+    """The one component of this device: A/B slots, a loader, health checks."""
+    from sealift.agent.health import CommandCheck, CommandHealth
+    from sealift.agent.install.ab import AbInstaller
+    from sealift.agent.payload import PayloadFill
+    from sealift.agent.shell import Component
+    from sealift.agent.slot import PathSlots, WorkFiles
+
+    part, loader = config.components[0], boot(config)
+    slots = PathSlots(dict(zip(Slot, part.slots, strict=True)))
+    work = WorkFiles(config.state)
+    checks = [CommandCheck(c.name, c.command, c.deadline) for c in config.health]
+    bytes_max = config.transfer.bytes_max or None
+    return Component(
+        ecu_id=part.ecu_id,
+        installer=AbInstaller(loader, slots, loader.boot_id, tries=part.tries),
+        fill=lambda order: PayloadFill(
+            order, way, work, progress=progress, bytes_max=bytes_max
+        ),
+        restart=lambda: restart(config.boot.restart),
+        health=CommandHealth(checks, clock),
+        trial_seconds=part.trial_seconds,
+    )
+
+
+def restart(argv: tuple[str, ...]) -> None:
+    """Have the machine restarted; by exiting with 75 if no program is configured.
+
+    Raises:
+        SystemExit: 75, the service manager or the board restarts.
+        BootError: the program cannot be run, fails, or does not return.
+    """
+    if not argv:
+        raise SystemExit(75)
+    import subprocess
+
+    try:
+        ended = subprocess.run(
+            argv,
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=RESTART_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BootError(f"the restart program {argv[0]} failed: {error}") from error
+    if ended.returncode:
+        raise BootError(
+            f"the restart program {argv[0]} ended with status {ended.returncode}",
+            hint="see [boot] restart in the configuration",
+        )
