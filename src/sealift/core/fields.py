@@ -55,9 +55,9 @@ def text(found: Mapping[str, object], name: str, limit: int) -> str:
     return as_text(found.get(name), name, limit)
 
 
-def as_text(value: object, what: str, limit: int) -> str:
-    """``value`` as a text of 1 to ``limit`` characters without control characters."""
-    if not isinstance(value, str) or not value:
+def as_text(value: object, what: str, limit: int, *, least: int = 1) -> str:
+    """``value`` as a text of so many characters, none of them of control."""
+    if not isinstance(value, str) or len(value) < least:
         raise MalformedError(f"{what} is not a text", member=what)
     if len(value) > limit:
         raise LimitError(f"{what} is longer than {limit} characters", member=what)

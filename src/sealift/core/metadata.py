@@ -414,7 +414,8 @@ class Reader:
         if name not in found:
             return None
         listed = fields.items(found, name, self.limits.patterns)
-        return tuple(fields.as_text(p, name, self.limits.target_path) for p in listed)
+        longest = self.limits.target_path
+        return tuple(fields.as_text(p, name, longest, least=0) for p in listed)
 
 
 def _values(common: Common) -> tuple[int, datetime, datetime | None, str | None]:
