@@ -211,3 +211,26 @@ def test_a_missing_directory_is_an_error_with_its_name(tmp_path: Path) -> None:
     """The message names the file that could not be made."""
     with pytest.raises(SlotError, match="gone"):
         WorkFiles(str(tmp_path / "gone")).open("head", 3)
+
+
+def test_a_work_file_that_cannot_be_sized_or_removed_is_an_error(
+    tmp_path: Path,
+) -> None:
+    """Larger than the file system can hold, or a directory in its place."""
+    work = WorkFiles(str(tmp_path))
+    with pytest.raises((SpaceError, SlotError)):
+        work.open("head", 1 << 62)
+    (tmp_path / "odd").mkdir()
+    with pytest.raises(SlotError):
+        work.remove("odd")
+    with pytest.raises(SlotError):
+        work.open("odd", 5)
+
+
+def test_a_work_file_in_use_is_not_taken(tmp_path: Path) -> None:
+    """Two installs never share scratch files."""
+    work = WorkFiles(str(tmp_path))
+    first = work.open("head", 10)
+    with pytest.raises(SlotError):
+        work.open("head", 10)
+    first.close()

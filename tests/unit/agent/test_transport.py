@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
+import socket
 import ssl
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from http.client import BadStatusLine
 from pathlib import Path
 
 import pytest
 
 from sealift.agent.transport import HttpsTransport, Limits, TlsFiles, tls_context
+from sealift.agent.transport.wire import translated
 from sealift.core.errors import (
     AuthRequiredError,
     FailedTransferError,
@@ -214,6 +218,40 @@ def test_a_report_is_posted_and_answered(pki: Pki) -> None:
     assert (server.asked[0].method, server.asked[0].body) == ("POST", DATA)
 
 
+def test_an_answer_without_content_is_empty(pki: Pki) -> None:
+    """204 to a report is enough."""
+    with TlsServer(pki, raw("HTTP/1.1 204 X", close=False)) as server:
+        way = transport(server)
+        assert way.put("director/manifest", b"{}", limit=10) == b""
+        assert way.put("director/manifest", b"{}", limit=10) == b""
+        way.close()
+    assert server.connections == 1
+
+
+FOREIGN: list[tuple[Exception, str]] = [
+    (
+        socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+        "name is not known",
+    ),
+    (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "Connection refused"),
+    (TimeoutError(), "TimeoutError"),
+    (ssl.SSLError(1, "x"), "TLS failed"),
+    (BadStatusLine("\x1b[2Jevil"), "BadStatusLine"),
+    (UnicodeError("label too long"), "UnicodeError"),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), FOREIGN)
+def test_foreign_errors_become_ours_and_quote_nobody(
+    error: Exception, said: str
+) -> None:
+    """No socket, TLS or HTTP error leaves the transport, nor a text of the server's."""
+    found = translated(error)
+    assert isinstance(found, FailedTransferError)
+    assert said in found.message
+    assert "evil" not in found.message
+
+
 def test_the_system_clock_is_not_believed(pki: Pki) -> None:
     """A certificate outside its dates passes if verified time does not forbid it."""
     handler: Handler = lambda asked, conn: reply(conn, 200, b"{}")  # noqa: E731
@@ -317,6 +355,7 @@ SMALL: list[tuple[str, str, bytes, type[SealiftError]]] = [
     ("two lengths", "HTTP/1.1 200 X\nContent-Length: 3\nContent-Length: 4", b"abcd", FailedTransferError),
     ("a negative length", "HTTP/1.1 200 X\nContent-Length: -1", b"abc", FailedTransferError),
     ("A-32: gzip", "HTTP/1.1 200 X\nContent-Length: 3\nContent-Encoding: gzip", b"abc", FailedTransferError),
+    ("a transfer coding nobody knows", "HTTP/1.1 200 X\nTransfer-Encoding: br\nContent-Length: 3", b"abc", FailedTransferError),
     ("a status that is none", "HTTP/1.1 xyz", b"", FailedTransferError),
     ("not HTTP", "SSH-2.0-OpenSSH_9.2", b"", FailedTransferError),
     ("an unasked 304", "HTTP/1.1 304 X\nContent-Length: 0", b"", FailedTransferError),
