@@ -82,9 +82,13 @@ class Bench:
     def install_at_the_factory(self, image: Image) -> None:
         """What the factory does: the first image in slot a, an empty slot b."""
         shutil.copyfile(image.path, self.slot("a"))
-        with self.slot("b").open("wb") as empty:
-            empty.truncate(image.length)
+        self._erase("b", image.length)
         (self.directory / "boot").mkdir(mode=0o700)
+
+    def erase_other_slot(self) -> None:
+        """Empty the slot that does not run; else what fits there is not fetched."""
+        other = "b" if self.look().slot == "a" else "a"
+        self._erase(other, self.slot(other).stat().st_size)
 
     # ── power ────────────────────────────────────────────────────────────────────
     def power_on(self) -> None:
@@ -185,6 +189,10 @@ class Bench:
     @property
     def _config(self) -> Path:
         return self.directory / "agent.toml"
+
+    def _erase(self, slot: str, length: int) -> None:
+        with self.slot(slot).open("wb") as empty:
+            empty.truncate(length)
 
     def _mounted_version(self) -> str:
         text = (self._root / "etc/sealift-release").read_text("utf-8")

@@ -6,21 +6,24 @@ address; has none of the vendor's offline keys. What must come of it is in ``plo
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
+import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 from sealift.core.errors import StateError
 from sealift.sim.images import Image
 from sealift.sim.processes import Processes
 from sealift.sim.stage import Desk, Server
 
-__all__ = ["Row", "copied", "flip", "forge", "forget", "recorded", "replay"]
+__all__ = ["Files", "copied", "flip", "forge", "forget", "recorded", "replaying"]
 
-Row = dict[str, Any]
+Files = dict[str, bytes]
 _PATIENCE = 30.0
 
 _FORGOTTEN = (
@@ -75,20 +78,57 @@ def forge(run: Processes, server: Server, image: Image) -> tuple[Server, str]:
     return forger, packed.id
 
 
-def recorded(server: Server, device: str) -> Row:
-    """The Director metadata a server has for a device, as its database holds it."""
+def recorded(server: Server, device: str) -> Files:
+    """What a server tells a device now, by URL path, signed as it is."""
     with _database(server) as database:
-        database.row_factory = sqlite3.Row
-        found = database.execute("SELECT * FROM director WHERE device_id = ?", [device])
-        return dict(found.fetchone())
+        targets, snapshot, timestamp, versions = database.execute(
+            "SELECT targets, snapshot, timestamp, versions FROM director "
+            "WHERE device_id = ?",
+            [device],
+        ).fetchone()
+    of_targets, of_snapshot, _ = json.loads(versions)
+    return {
+        "/director/metadata/timestamp.json": timestamp,
+        f"/director/metadata/{of_snapshot}.snapshot.json": snapshot,
+        f"/director/metadata/{of_targets}.targets.json": targets,
+    }
 
 
-def replay(server: Server, row: Row) -> None:
-    """Put recorded metadata back, signed as it was, in place of the newest."""
-    members = ", ".join(f"{name} = :{name}" for name in row)
-    statement = f"UPDATE director SET {members} WHERE device_id = :device_id"  # noqa: S608 -- column names of our own schema
-    with _database(server) as database:
-        database.execute(statement, row)
+@contextmanager
+def replaying(server: Server, files: Files) -> Iterator[int]:
+    """Answer at a port of one's own with recorded files and the server's TLS key."""
+
+    class Answers(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = files.get(self.path)
+            self._answer(b"" if body is None else body, 404 if body is None else 200)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(b'{"poll_seconds": 1}', 200)
+
+        def _answer(self, body: bytes, status: int) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Leave no trace."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as web:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(
+            server.directory / "public/tls-server.pem",
+            server.directory / "keys/tls-server.pem",
+        )
+        web.socket = context.wrap_socket(web.socket, server_side=True)
+        web.daemon_threads = True
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield web.server_port
+        web.shutdown()
 
 
 def forget(server: Server, device: str) -> None:

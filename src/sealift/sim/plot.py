@@ -55,7 +55,7 @@ class Scene:
     watch: Watch
     images: dict[str, Image] = field(default_factory=dict)
     packed: dict[str, Packed] = field(default_factory=dict)
-    old_metadata: dict[str, Any] = field(default_factory=dict)
+    old_metadata: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def set_up(
@@ -184,14 +184,10 @@ def refuse_forged(scene: Scene) -> str:
 
 
 def refuse_replayed(scene: Scene) -> str:
-    """Metadata that was valid once, put back in the server's database."""
-    now = mischief.recorded(scene.server, DEVICE)
-    seen = _refused(
-        scene,
-        "metadata.rollback",
-        lambda: mischief.replay(scene.server, scene.old_metadata),
-    )
-    mischief.replay(scene.server, now)
+    """Metadata that was valid once, served again from the server's own address."""
+    with mischief.replaying(scene.server, scene.old_metadata) as port:
+        seen = _refused(scene, "metadata.rollback", lambda: scene.relay.turn(port))
+        scene.relay.turn(scene.server.device_port)
     return f"{seen}; {scene.bench.require_unharmed(scene.images[GOOD])}"
 
 
@@ -200,6 +196,7 @@ def refuse_tampered(scene: Scene) -> str:
     _release(scene, NEXT)
     blob = scene.server.blob(scene.packed[NEXT].sha256)
     mischief.flip(blob)
+    scene.bench.erase_other_slot()
     ordered = _order(scene, NEXT)
     entry = _ended(scene, ordered)
     mischief.flip(blob)
@@ -217,20 +214,10 @@ def refuse_downgrade(scene: Scene) -> str:
 
 
 # ── what goes wrong by itself ────────────────────────────────────────────────────────
-def return_from_unwell(scene: Scene) -> str:
-    """A release the vendor signed, whose service does not start."""
-    _release(scene, UNWELL)
-    ordered = _order(scene, UNWELL)
-    entry = _ended(scene, ordered)
-    _require_end(entry, "rolled_back", "device.boot")
-    _require_reported(scene, ordered, "rolled_back")
-    unharmed = scene.bench.require_unharmed(scene.images[GOOD])
-    return f"{entry['code']}: {entry['detail']}; back by itself: {unharmed}"
-
-
 def survive_kill(scene: Scene) -> str:
     """SIGKILL while half of an image has come over a slow link."""
     packed, relay = scene.packed[NEXT], scene.relay
+    scene.bench.erase_other_slot()
     relay.rate = int(packed.length / _SLOW_SECONDS)
     ordered = _order(scene, NEXT)
 
@@ -251,6 +238,17 @@ def survive_kill(scene: Scene) -> str:
         f"{shown(max(twice, 0))} fetched beyond the container, metadata and TLS "
         f"included; {scene.bench.require_unharmed(scene.images[NEXT])}"
     )
+
+
+def return_from_unwell(scene: Scene) -> str:
+    """A release the vendor signed, whose service does not start."""
+    _release(scene, UNWELL)
+    ordered = _order(scene, UNWELL)
+    entry = _ended(scene, ordered)
+    _require_end(entry, "rolled_back", "device.boot")
+    _require_reported(scene, ordered, "rolled_back")
+    unharmed = scene.bench.require_unharmed(scene.images[NEXT])
+    return f"{entry['code']}: {entry['detail']}; back by itself: {unharmed}"
 
 
 # ── shared ───────────────────────────────────────────────────────────────────────────
@@ -320,10 +318,10 @@ def _refused(scene: Scene, code: str, act: Callable[[], object]) -> str:
     """Do ``act`` and wait until the device has refused what came of it, by ``code``."""
     before = scene.bench.history()
     act()
+    scene.bench.poll()
     seen: list[dict[str, Any]] = []
 
     def refused() -> bool:
-        scene.bench.poll()
         seen[:] = [e for e in scene.bench.history() if e not in before]
         return any(not str(e["code"]).startswith("transport.") for e in seen)
 
@@ -343,7 +341,7 @@ STEPS = (
     Step("forged", "metadata.signature; nothing installed", refuse_forged),
     Step("rolled back", "metadata.rollback; nothing installed", refuse_replayed),
     Step("tampered", "payload.digest; the device runs on", refuse_tampered),
-    Step("unhealthy", f"health check fails, back to {GOOD}", return_from_unwell),
     Step("killed", "SIGKILL in an install; finishes, little twice", survive_kill),
+    Step("unhealthy", f"health check fails, back to {NEXT}", return_from_unwell),
     Step("downgrade", "metadata.counter; nothing installed", refuse_downgrade),
 )
