@@ -114,6 +114,7 @@ class HttpsTransport:
         asked = _Request("GET", self._base + path, limit, headers)
         with self._answer(asked) as (head, response):
             if head.status == 304 and etag:
+                self._drain(response)
                 return Answer(304, b"", etag, head.poll_seconds)
             if head.status == 200:
                 body = self._body(head, response, limit)
@@ -136,6 +137,7 @@ class HttpsTransport:
         asked = _Request("POST", self._base + path, limit, headers, body)
         with self._answer(asked) as (head, response):
             if head.status == 204:
+                self._drain(response)
                 return b""
             if head.status in {200, 201, 202}:
                 return self._body(head, response, limit)
@@ -169,7 +171,7 @@ class HttpsTransport:
                     _check_drop(start - begin, drop_max)
                     yield from self._span(response, start - begin, stop - begin)
                     return
-                self._problem(response)
+                self._drain(response)
             url = followed(url, head)
         raise FailedTransferError("the server redirects without end")
 
@@ -249,6 +251,10 @@ class HttpsTransport:
     def _problem(self, response: HTTPResponse) -> bytes:
         """The body of a refusal, as far as anybody will read it."""
         return b"".join(self._pieces(response, PROBLEM_MAX))
+
+    def _drain(self, response: HTTPResponse) -> None:
+        """Read a body nobody needs, so that the connection can be kept."""
+        self._problem(response)
 
     def _require(self, head: Head, response: HTTPResponse, good: set[int]) -> None:
         if head.status not in good:

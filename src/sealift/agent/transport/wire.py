@@ -271,7 +271,8 @@ def translated(error: Exception) -> SealiftError:
             hint="check the CA file and the host name in the agent's configuration",
         )
     if isinstance(error, ssl.SSLError):
-        return FailedTransferError(f"TLS failed: {error.reason or 'no reason given'}")
+        reason = getattr(error, "reason", None) or type(error).__name__
+        return FailedTransferError(f"TLS failed: {reason}")
     if isinstance(error, HTTPException):
         return FailedTransferError(f"not a usable answer: {type(error).__name__}")
     if isinstance(error, socket.gaierror):
