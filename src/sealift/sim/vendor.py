@@ -16,6 +16,7 @@ import hashlib
 import io
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import mldsa
@@ -30,7 +31,7 @@ from tuf.api.metadata import (
 )
 
 from sealift.core.metadata import encoded
-from sealift.core.payload import pack_full
+from sealift.core.payload import Packed, pack_full
 from sealift.core.types import Artifact, Container
 from sealift.repo import director, image, roots
 from sealift.repo.director import DirectorSigners, Issued, Order
@@ -117,11 +118,6 @@ class Supplier:
     hardware_ids: tuple[str, ...] | None = None
     terminating: bool = False
 
-    @property
-    def key(self) -> str:
-        """The name of its key."""
-        return f"supplier-{self.name}"
-
 
 # ── releases ─────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True, slots=True)
@@ -155,15 +151,7 @@ def make_release(
     """A release of a few segments: one stored, one all zero, one short and packed."""
     if content is None:
         content = _content(f"{PRODUCT} {version} {counter}")
-    spool, out = io.BytesIO(), io.BytesIO()
-    packed = pack_full(
-        lambda offset, length: content[offset : offset + length],
-        len(content),
-        spool=spool,
-        out=out,
-        segment_size=SEGMENT_BYTES,
-        preset=0,
-    )
+    packed, container = _packed(content)
     artifact = Artifact(
         name=name or f"{PRODUCT}/main-{version}.img",
         length=len(content),
@@ -175,8 +163,23 @@ def make_release(
         release_counter=counter,
         version=version,
     )
-    container = packed.container(f"{PRODUCT}-main-{version}.full")
-    return Release(artifact, container, content, out.getvalue())
+    name = f"{PRODUCT}-main-{version}.full"
+    return Release(artifact, packed.container(name), content, container)
+
+
+@lru_cache(maxsize=64)
+def _packed(content: bytes) -> tuple[Packed, bytes]:
+    """The container of an image; most scenes of a run have the same releases."""
+    out = io.BytesIO()
+    packed = pack_full(
+        lambda offset, length: content[offset : offset + length],
+        len(content),
+        spool=io.BytesIO(),
+        out=out,
+        segment_size=SEGMENT_BYTES,
+        preset=0,
+    )
+    return packed, out.getvalue()
 
 
 def _content(text: str) -> bytes:
@@ -214,6 +217,9 @@ class Vendor:
             (repository, role): self.key_names(repository, role)
             for repository, role in (*OFFLINE, *ONLINE)
         }
+        self._supplier_keys = {
+            s.name: f"supplier-{s.name}" for s in self.shape.suppliers
+        }
         self.supplied: dict[str, dict[str, Listed]] = {
             supplier.name: {} for supplier in self.shape.suppliers
         }
@@ -248,6 +254,15 @@ class Vendor:
         if self.shape.hybrid:
             return RoleKeys.hybrid(keys, THRESHOLD)
         return RoleKeys(keys, THRESHOLD)
+
+    def supplier_key(self, supplier: str) -> str:
+        """The name of a supplier's key."""
+        return self._supplier_keys[supplier]
+
+    def replace_supplier_key(self, supplier: str) -> None:
+        """Delegate to another key of the supplier from now on."""
+        self._supplier_keys[supplier] += "-new"
+        self.publish_targets([])
 
     # ── Roots ────────────────────────────────────────────────────────────────────────
     def root(
@@ -397,7 +412,8 @@ class Vendor:
 
     def _delegations(self) -> Delegations:
         suppliers = self.shape.suppliers
-        keys = {key.keyid: key for s in suppliers for key in [self.keys.public(s.key)]}
+        named = [self.keys.public(self.supplier_key(s.name)) for s in suppliers]
+        keys = {key.keyid: key for key in named}
         roles = {s.name: self._delegated(s) for s in suppliers}
         return Delegations(keys, roles)
 
@@ -407,7 +423,7 @@ class Vendor:
             fields["hardware_ids"] = list(supplier.hardware_ids)
         return DelegatedRole(
             supplier.name,
-            [self.keys.public(supplier.key).keyid],
+            [self.keys.public(self.supplier_key(supplier.name)).keyid],
             1,
             supplier.terminating,
             list(supplier.patterns),
@@ -420,7 +436,7 @@ class Vendor:
             None, add=self.supplied[supplier.name].values(), now=self.now()
         )
         made.version = newest(store, role) + 1
-        raw = sign(made, [self.keys[supplier.key]])
+        raw = sign(made, [self.keys[self.supplier_key(supplier.name)]])
         store.write(f"{made.version}.{role}.json", raw)
 
     # ── what is served ───────────────────────────────────────────────────────────────

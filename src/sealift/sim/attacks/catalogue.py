@@ -88,7 +88,7 @@ METADATA = (
     Row("A-16", "Endless data", NET, "metadata without end; image bytes beyond the signed length", LIMIT + THEN + LEN),
     Row("A-17", "Slow retrieval", NET, "one byte per 1.5 s; a burst, then a stall", SLOW),
     Row("A-18", "Truncation", NET, "the stream cut at every kind of place, with and without an error; resumed later", FAIL + THEN + LEN + THEN + OK),
-    Row("A-19", "Resume poisoning", NET, "other bytes after a resume; wrong Content-Range; changed ETag", DIG + THEN + FAIL + THEN + OK),
+    Row("A-19", "Resume poisoning", NET, "other bytes after a resume; a wrong range, a wrong length in Content-Range; a changed ETag", DIG + THEN + FAIL + THEN + LEN + THEN + OK),
     Row("A-20", "Drop-request", NET, "all traffic blocked, or reports only: they arrive later, in order", FAIL + THEN + "reports in order", partly="the server's alarm about silence comes with its detections"),
     Row("A-21", "Eavesdrop", NET, "capture everything; ask for plaintext", later=SEALED),
     Row("A-22", "Crypto and parser flood", SRV, "10^5 signatures, 1 500 keys, deep JSON, huge integers: before any crypto, under 100 ms and 10 MiB", LIMIT),

@@ -166,6 +166,15 @@ class Scene:
         """What the device under attack is served, to be recorded by an attacker."""
         return dict(self.vendor.served(DEVICE))
 
+    @contextlib.contextmanager
+    def clock_at(self, system: datetime) -> Iterator[None]:
+        """Have the device's own clock wrong for a while; the vendor's is right."""
+        self.clock.set_system(system)
+        try:
+            yield
+        finally:
+            self.clock.set_system(self.true_now())
+
     def catch_up(self) -> None:
         """Have the waiting release installed, honestly, and publish another one."""
         self.require(self.attempt(), INSTALLED)
