@@ -98,6 +98,7 @@ class Daemon:
     def run(self) -> int:
         """Poll until told to stop or to restart; the exit status."""
         due = True
+        self._note(self._facts)
         while not self._signals.stopping:
             if due and self._check() == RESTART and not self._signals.stopping:
                 log.info("restart", status=RESTART)

@@ -209,8 +209,8 @@ def test_facts_for_status(world: World) -> None:
 
     def note(facts: Facts) -> None:
         seen.append((facts.next_poll, facts.last_error))
-        world.stopping = len(seen) == 2
-        world.down = True
+        world.stopping = len(seen) == 3
+        world.down = len(seen) > 1
 
     Daemon(
         world.ask,
@@ -222,6 +222,7 @@ def test_facts_for_status(world: World) -> None:
         note,
     ).run()
     assert seen == [
+        (None, None),
         (EPOCH + 900, None),
         (EPOCH + 900 + 11.25, "transport.failed"),
     ]
