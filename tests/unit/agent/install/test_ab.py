@@ -1,0 +1,78 @@
+"""What only the native A/B installer does; the rest is in the installer's contract."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sealift.agent.boot.file import FileBoot
+from sealift.agent.install.ab import AbInstaller
+from sealift.core.errors import BootError, SlotError
+from sealift.core.types import Slot
+from sealift.sim.device import NEW, Device, Kind
+from sealift.sim.flash import FlashSlots
+
+if TYPE_CHECKING:
+    from sealift.agent.ports import SlotDevice
+    from sealift.core.types import Instruction
+
+IMAGE = NEW[Kind.GOOD]
+
+
+def fill(into: SlotDevice, base: SlotDevice | None, /) -> None:
+    into.write(0, IMAGE.content)
+    into.flush()
+
+
+def order(sha512: bytes) -> Instruction:
+    found = IMAGE.order()
+    return dataclasses.replace(
+        found, artifact=dataclasses.replace(found.artifact, sha512=sha512)
+    )
+
+
+@pytest.fixture
+def device() -> Device:
+    found = Device()
+    found._start()
+    return found
+
+
+def test_P4_every_listed_digest_is_compared(device: Device) -> None:
+    """A right SHA-256 with a wrong SHA-512 is no image; both right is one."""
+    installer = device.make_components()[0].installer
+    right = hashlib.sha512(IMAGE.content).digest()
+    installer.stage(order(right), Slot.B, fill)
+    installer.arm(order(right), Slot.B)
+    for verb in (installer.arm, lambda it, slot: installer.stage(it, slot, fill)):
+        with pytest.raises(SlotError):
+            verb(order(bytes(64)), Slot.B)
+
+
+def test_a_slot_that_shrank_is_not_armed(device: Device) -> None:
+    """It ends before the image does: device.slot, not an endless read."""
+    installer = device.make_components()[0].installer
+    installer.stage(IMAGE.order(), Slot.B, fill)
+    device.flash.make("slot.b", IMAGE.content[:20])
+    with pytest.raises(SlotError):
+        installer.arm(IMAGE.order(), Slot.B)
+
+
+class Stubborn(FileBoot):
+    """A loader that takes the order and would start home all the same."""
+
+    def next(self) -> Slot:
+        return Slot.A
+
+
+def test_a_loader_that_would_not_start_it_is_not_believed(device: Device) -> None:
+    """set_next returned, but next says home: device.boot, and no restart for nothing."""
+    started = device.make_components()[0].installer._boot._started  # type: ignore[attr-defined]
+    boot = Stubborn(device.store(), started)
+    installer = AbInstaller(boot, FlashSlots(device.flash), device.clock.boot_id)
+    installer.stage(IMAGE.order(), Slot.B, fill)
+    with pytest.raises(BootError):
+        installer.arm(IMAGE.order(), Slot.B)
