@@ -14,8 +14,8 @@ from sealift.core.errors import InvalidConfigError
 if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey
 
+    from sealift.sign.ceremony import Plan
     from sealift.sign.desk import Desk
-    from sealift.sign.keys import Plan
 
 app = output.group("Set up a vendor's desk: offline keys and first metadata.")
 
@@ -54,7 +54,7 @@ def init(
     """
     from sealift.repo import online as online_keys
     from sealift.repo.files import read_as
-    from sealift.sign import keys
+    from sealift.sign import ceremony
     from sealift.sign.desk import Policy
 
     public = read_as(
@@ -62,9 +62,11 @@ def init(
         online_keys.BYTES_MAX,
         partial(online_keys.from_json, allow_demo=demo),
     )
-    plan = keys.Plan(people, threshold, hybrid, _external(external or [], demo=demo))
+    plan = ceremony.Plan(
+        people, threshold, hybrid, _external(external or [], demo=demo)
+    )
     if dry_run:
-        keys.check_plan(plan, public, Policy(demo=demo), output.now())
+        ceremony.check_plan(plan, public, Policy(demo=demo), output.now())
         _show_plan(plan, as_json=as_json)
         return
     passphrase = (
@@ -75,7 +77,7 @@ def init(
         )
     )
     with output.progress(as_json=as_json, unit="keys") as report:
-        made = keys.ceremony(
+        made = ceremony.hold(
             desk,
             public,
             plan,

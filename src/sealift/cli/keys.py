@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from securesystemslib.signer import Key
 
     from sealift.sign.desk import Desk
-    from sealift.sign.keys import Change
+    from sealift.sign.rotation import Change
 
 app = output.group("Show, make, rotate, recover, rehearse and publish keys.")
 
@@ -98,7 +98,7 @@ def check(
     keys.prove(signer)
     key = under_its_id(signer.public_key)
     if name is not None:
-        keys.check_key_name(name)
+        keys.check_name(name)
         key = labelled(key, name)
     if out is not None:
         write_atomic(out, keys.public_to_json(key), mode=0o644, replace=False)
@@ -123,7 +123,7 @@ def generate(
     from sealift.sign import keys
 
     called = name or out.stem
-    keys.check_key_name(called)
+    keys.check_name(called)
     if dry_run:
         output.note(f"would make {algorithm} key {called} in {out}")
         return
@@ -166,13 +166,15 @@ def rotate(
     Example: sealift keys rotate desk image --role targets
     --remove image-targets-3 --add hsm.pub --out root.json
     """
-    from sealift.sign import keys
+    from sealift.sign import keys, rotation
     from sealift.sign.desk import Desk
 
     opened = Desk.open(desk)
     demo = opened.policy.demo
     added = tuple(keys.read_public(file, allow_demo=demo) for file in add or [])
-    change = keys.Change(role, tuple(remove or []), added, threshold, min_per_family)
+    change = rotation.Change(
+        role, tuple(remove or []), added, threshold, min_per_family
+    )
     _propose(opened, repository, [change], out, dry_run=dry_run, as_json=as_json)
 
 
@@ -194,7 +196,7 @@ def rotate_online(
     """
     from sealift.repo import online as online_keys
     from sealift.repo.files import read_as
-    from sealift.sign import keys
+    from sealift.sign import rotation
     from sealift.sign.desk import Desk
 
     opened = Desk.open(desk)
@@ -203,7 +205,7 @@ def rotate_online(
         online_keys.BYTES_MAX,
         partial(online_keys.from_json, allow_demo=opened.policy.demo),
     )
-    changes = keys.online_changes(opened, _known(repository), public)
+    changes = rotation.online_changes(opened, _known(repository), public)
     _propose(opened, repository, changes, out, dry_run=dry_run, as_json=as_json)
 
 
@@ -244,20 +246,20 @@ def recover(
 
     Example: sealift keys recover desk image --lost image-root-2 --out root.json
     """
-    from sealift.sign import keys
+    from sealift.sign import rotation
     from sealift.sign.desk import Desk
 
     opened = Desk.open(desk)
     _known(repository)
-    keys.check_recoverable(opened, repository, lost)
+    rotation.check_recoverable(opened, repository, lost)
     if dry_run:
         output.note(f"could be replaced: {', '.join(lost)}")
         return
     passphrase = output.read_secret(
         "passphrase for the new key files", passphrase_file, twice=True
     )
-    made = keys.make_replacements(opened, repository, lost, passphrase)
-    changes = keys.replacements(opened, repository, lost, made)
+    made = rotation.make_replacements(opened, repository, lost, passphrase)
+    changes = rotation.replacements(opened, repository, lost, made)
     _propose(opened, repository, changes, out, dry_run=False, as_json=as_json)
 
 
@@ -277,7 +279,7 @@ def accept(
     Example: sealift keys accept desk root.json --add alice.json --add bob.json
     """
     from sealift.repo import signing
-    from sealift.sign import keys
+    from sealift.sign import rotation
     from sealift.sign.desk import Desk
     from sealift.sign.travel import Letter
 
@@ -287,7 +289,7 @@ def accept(
         signing.finish(letter.request)
         output.note("complete; nothing was written (dry run)")
         return
-    root = keys.accept_root(opened, letter.request)
+    root = rotation.accept_root(opened, letter.request)
     found = {"repository": letter.request.repository, "root_version": root.version}
     output.show(found, as_json=as_json, text=lambda: output.facts(found))
 
@@ -313,12 +315,12 @@ def drill(
     import secrets
     import tempfile
 
+    from sealift.sign import ceremony
     from sealift.sign import drill as rehearsal
-    from sealift.sign import keys
     from sealift.sign.desk import Desk
 
     plan = (
-        keys.Plan(people, threshold, hybrid)
+        ceremony.Plan(people, threshold, hybrid)
         if desk is None
         else rehearsal.shape_of(Desk.open(desk))
     )
@@ -417,11 +419,13 @@ def _propose(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from sealift.sign import keys
+    from sealift.sign import rotation
     from sealift.sign.review import review
     from sealift.sign.travel import Letter, trusted_by
 
-    request = keys.propose_change(desk, _known(repository), changes, now=output.now())
+    request = rotation.propose_change(
+        desk, _known(repository), changes, now=output.now()
+    )
     if not dry_run:
         Letter.write(out, request)
     found = review(request, now=output.now(), **trusted_by(desk, request))

@@ -12,7 +12,7 @@ from sealift.core.errors import RefusedError
 
 if TYPE_CHECKING:
     from sealift.sign.desk import Desk
-    from sealift.sign.pack import Release
+    from sealift.sign.release import Release
     from sealift.sign.review import Review
     from sealift.sign.travel import Letter
 
@@ -120,12 +120,12 @@ def propose(
 
     Example: sealift release propose rel-1.2.0 --desk desk
     """
-    from sealift.sign import pack as packing
+    from sealift.sign import release as releases
     from sealift.sign.desk import Desk
     from sealift.sign.travel import Letter
 
-    facts = packing.read_release(release)
-    request = packing.propose(facts, Desk.open(desk), output.now())
+    facts = releases.read_release(release)
+    request = releases.propose(facts, Desk.open(desk), output.now())
     letter = Letter(release / "request.json", request)
     if not dry_run:
         letter.save()
@@ -147,11 +147,11 @@ def renew(
 
     Example: sealift release renew --desk desk --out renew.json
     """
-    from sealift.sign import pack as packing
+    from sealift.sign import release as releases
     from sealift.sign.desk import Desk
     from sealift.sign.travel import Letter
 
-    request = packing.propose_renewal(Desk.open(desk), remove or [], output.now())
+    request = releases.propose_renewal(Desk.open(desk), remove or [], output.now())
     letter = Letter(out, request) if dry_run else Letter.write(out, request)
     _show_status(letter, as_json=as_json)
 
@@ -283,7 +283,7 @@ def publish(
     --server https://ota.example:8444 --token-file operator.token --ca tls-ca.pem
     """
     from sealift.repo import signing
-    from sealift.sign import pack as packing
+    from sealift.sign import release as releases
     from sealift.sign.travel import Letter
 
     opened = _desk(desk)
@@ -294,9 +294,9 @@ def publish(
             hint="sealift keys accept DESK REQUEST, then sealift keys publish DESK",
         )
     raw = signing.finish(letter.request)
-    facts = packing.read_release(request) if request.is_dir() else None
+    facts = releases.read_release(request) if request.is_dir() else None
     if facts is not None:
-        packing.container_of(request)
+        releases.container_of(request)
     published = None
     if not dry_run:
         with (
@@ -311,7 +311,7 @@ def publish(
             if facts is not None:
                 path = facts.listed.artifact.name
                 published = operator.publish_release({path: facts.container})
-        packing.keep(opened, letter.request, raw, output.now())
+        releases.keep(opened, letter.request, raw, output.now())
     found: dict[str, Any] = {
         "targets_version": letter.request.version,
         "container": None if facts is None else facts.container.name,

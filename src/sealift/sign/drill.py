@@ -27,7 +27,8 @@ from sealift.repo.policy import is_post_quantum, name_of
 from sealift.repo.repository import DictStore, file_name, read, sign
 from sealift.repo.roots import publish_root, role_keys
 from sealift.repo.signers import load_signer, signer_for
-from sealift.sign import keys
+from sealift.sign import keys, rotation
+from sealift.sign.ceremony import Plan, hold
 from sealift.sign.desk import Desk, Policy
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Result:
         }
 
 
-def shape_of(desk: Desk) -> keys.Plan:
+def shape_of(desk: Desk) -> Plan:
     """A plan with as many people and the same threshold as the desk's Image Root.
 
     Raises:
@@ -70,12 +71,12 @@ def shape_of(desk: Desk) -> keys.Plan:
     rule = role_keys(desk.root("image").signed, "root")
     hybrid = rule.min_per_family > 0
     people = sum(not is_post_quantum(key) for key in rule.keys)
-    return keys.Plan(people, rule.min_per_family if hybrid else rule.threshold, hybrid)
+    return Plan(people, rule.min_per_family if hybrid else rule.threshold, hybrid)
 
 
 def drill(
     scratch: Path,
-    plan: keys.Plan,
+    plan: Plan,
     *,
     now: datetime,
     clock: Clock,
@@ -142,7 +143,7 @@ class _World:
     """A throw-away desk, a server in memory, and one device."""
 
     desk: Desk
-    plan: keys.Plan
+    plan: Plan
     passphrase: str | None
     store: DictStore
     snapshot: Signer
@@ -152,7 +153,7 @@ class _World:
 
     @classmethod
     def make(
-        cls, scratch: Path, plan: keys.Plan, now: datetime, passphrase: str | None
+        cls, scratch: Path, plan: Plan, now: datetime, passphrase: str | None
     ) -> _World:
         online = {
             (repository, role): _online_signer(repository, role)
@@ -167,7 +168,7 @@ class _World:
             }
             for repository in ("image", "director")
         }
-        desk = keys.ceremony(
+        desk = hold(
             scratch / "desk", public, plan, Policy(), passphrase=passphrase, now=now
         )
         store = DictStore()
@@ -203,11 +204,11 @@ class _World:
             f"timestamp {found.timestamp.version}"
         )
 
-    def rotate(self, changes: list[keys.Change], *, without: set[str]) -> None:
+    def rotate(self, changes: list[rotation.Change], *, without: set[str]) -> None:
         """Propose, sign by file on one machine after another, accept, publish."""
-        request = keys.propose_change(self.desk, "image", changes, now=self.now)
+        request = rotation.propose_change(self.desk, "image", changes, now=self.now)
         request = self.signed(request, without=without)
-        root = keys.accept_root(self.desk, request)
+        root = rotation.accept_root(self.desk, request)
         publish_root(self.store, signing.finish(request))
         if root.version != request.version:
             raise RefusedError("the desk kept another Root than was signed")
@@ -256,7 +257,9 @@ def _names(request: signing.Request) -> list[str]:
 # ── the steps ────────────────────────────────────────────────────────────────────────
 def _online(world: _World) -> str:
     stolen, new = world.timestamp, _online_signer("image", "timestamp")
-    change = keys.Change("timestamp", ("image-timestamp-online",), (new.public_key,))
+    change = rotation.Change(
+        "timestamp", ("image-timestamp-online",), (new.public_key,)
+    )
     world.rotate([change], without=set())
     world.timestamp = new
     world.refresh()
@@ -277,7 +280,7 @@ def _lost_root_key(world: _World) -> str:
     (world.desk.keys / f"{lost}.pem").unlink()
     new = f"{lost}-new".replace("-pq-new", "-new-pq")
     made = {lost: world.fresh(new, lost)}
-    changes = keys.replacements(world.desk, "image", [lost], made)
+    changes = rotation.replacements(world.desk, "image", [lost], made)
     world.rotate(changes, without={lost})
     return world.check()
 
@@ -285,7 +288,7 @@ def _lost_root_key(world: _World) -> str:
 def _targets(world: _World) -> str:
     old = world.plan.role_names("image", "targets")[0]
     new = world.fresh("image-targets-next", old)
-    world.rotate([keys.Change("targets", (old,), (new,))], without=set())
+    world.rotate([rotation.Change("targets", (old,), (new,))], without=set())
     current = world.desk.targets()
     proposed = image.propose_targets(
         current.signed if current is not None else None, now=world.now
@@ -313,7 +316,7 @@ def _recover(world: _World) -> str:
         for i, name in enumerate(names, 1)
     }
     world.rotate(
-        [keys.Change("root", tuple(names), tuple(made.values()))], without=set()
+        [rotation.Change("root", tuple(names), tuple(made.values()))], without=set()
     )
     current = world.desk.targets()
     proposed = image.propose_targets(
@@ -335,7 +338,7 @@ def _too_few(world: _World) -> str:
     names = [name_of(key) for key in rule.keys]
     try:
         lost = names[: len(names) - rule.threshold + 1]
-        keys.replacements(world.desk, "image", lost, {})
+        rotation.replacements(world.desk, "image", lost, {})
     except RefusedError as error:
         return error.message
     raise RefusedError("a Root below its threshold was proposed")

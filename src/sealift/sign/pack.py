@@ -1,11 +1,5 @@
 """Build a release: an image becomes a container, its facts, and a signing request.
 
-```
-REL/PRODUCT-COMPONENT-VERSION.full   the container devices fetch
-REL/release.json   the facts: artifact, container, where the SBOM is
-REL/request.json   the signing request: Image Targets with the artifact in it
-```
-
 The image is read once, in segments of 1 MiB; memory does not grow with it. Nothing
 appears under the release's name before all of it is there.
 """
@@ -20,29 +14,26 @@ import stat
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sealift.core.canonical import parse_object
 from sealift.core.container import IMAGE_MAX
 from sealift.core.errors import (
     InvalidConfigError,
     LengthError,
     LimitError,
-    MalformedError,
     RefusedError,
-    StateError,
     UnsafeNameError,
 )
 from sealift.core.payload import PRESET, pack_full
-from sealift.core.types import Artifact, Container
+from sealift.core.types import Artifact
 from sealift.core.version import compare
 from sealift.repo import image, signing
 from sealift.repo.entries import Listed
-from sealift.repo.files import read_as, read_bounded, translated, write_atomic
-from sealift.repo.repository import write_new
+from sealift.repo.files import read_bounded, translated, write_atomic
+from sealift.sign.release import Release, propose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -53,18 +44,8 @@ if TYPE_CHECKING:
 
     Report = Callable[[str, int, int], None]
 
-__all__ = [
-    "Description",
-    "Release",
-    "container_of",
-    "keep",
-    "pack",
-    "propose",
-    "propose_renewal",
-    "read_release",
-]
+__all__ = ["Description", "check_line", "pack"]
 
-RELEASE_BYTES_MAX = 1 << 20
 SBOM_BYTES_MAX = 256 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~^-]{0,63}")
@@ -119,54 +100,6 @@ class Description:
         return f"{self.product}-{self.component}-{self.version}.full"
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
-    """The facts of a packed release; ``release.json``."""
-
-    listed: Listed
-    container: Container
-    sbom: str | None = None
-    image: str = field(default="", compare=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """The facts as JSON values."""
-        sbom = self.listed.sbom_sha256
-        return {
-            "schema": 1,
-            "artifact": self.listed.artifact.to_json(),
-            "sequence": self.listed.sequence,
-            "container": self.container.to_json(),
-            "sbom": None if sbom is None else {"name": self.sbom, "sha256": sbom.hex()},
-            "image": self.image,
-        }
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> Release:
-        """Read what :meth:`to_json` wrote.
-
-        Raises:
-            MalformedError: a member is missing or of a wrong type.
-        """
-        try:
-            if found["schema"] != 1 or type(found["sequence"]) is not int:
-                raise ValueError("schema or sequence")
-            sbom = found["sbom"]
-            digest = None if sbom is None else bytes.fromhex(sbom["sha256"])
-            listed = Listed(
-                Artifact.from_json(found["artifact"]), found["sequence"], digest
-            )
-            return cls(
-                listed,
-                Container.from_json(found["container"]),
-                None if sbom is None else str(sbom["name"]),
-                str(found["image"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise MalformedError(f"release.json: {error} is missing or wrong") from (
-                error
-            )
-
-
 # ── packing ──────────────────────────────────────────────────────────────────────────
 def pack(
     source: Path,
@@ -211,89 +144,6 @@ def pack(
             )
             _write_papers(draft, release, desk, now)
         return release
-
-
-def propose(release: Release, desk: Desk, now: datetime) -> signing.Request:
-    """A signing request that adds the release to the newest Targets of the desk.
-
-    Raises:
-        ConflictError: its name is taken. StateError: the desk has no Root.
-    """
-    current = desk.targets()
-    proposed = image.propose_targets(
-        current.signed if current is not None else None,
-        add=[release.listed],
-        now=now,
-        lifetime=desk.policy.targets_lifetime,
-    )
-    return signing.propose("image", proposed, base=current, root=desk.root("image"))
-
-
-def propose_renewal(
-    desk: Desk, remove: Collection[str], now: datetime
-) -> signing.Request:
-    """A signing request for the same Targets, later to expire, without some images.
-
-    Raises:
-        NotFoundError: an image to remove is not listed. StateError: nothing to renew.
-    """
-    current = desk.targets()
-    if current is None:
-        raise StateError("this desk has no Targets yet")
-    lifetime = desk.policy.targets_lifetime
-    proposed = image.propose_targets(
-        current.signed, remove=remove, now=now, lifetime=lifetime
-    )
-    return signing.propose("image", proposed, base=current, root=desk.root("image"))
-
-
-def container_of(directory: Path) -> Path:
-    """The container file of a release directory, as long as its facts say.
-
-    Raises:
-        InvalidConfigError, LimitError, MalformedError: the release is not whole.
-        LengthError: the container is not the one that was packed.
-    """
-    facts = read_release(directory).container
-    path = directory / facts.name
-    if not path.is_file():
-        raise InvalidConfigError(f"{path} is missing", hint="pack the release again")
-    if path.stat().st_size != facts.length:
-        raise LengthError(
-            f"{path} does not have {facts.length} bytes", hint="pack the release again"
-        )
-    return path
-
-
-def keep(desk: Desk, request: signing.Request, raw: bytes, now: datetime) -> None:
-    """Keep published Targets at the desk; the next release starts from them.
-
-    Raises:
-        as ``repo.image.check_targets``; ConflictError: the desk has another file of
-        that version.
-    """
-    current = desk.targets()
-    if current is None or request.version > current.signed.version:
-        image.check_targets(
-            desk.root("image").signed,
-            raw,
-            None if current is None else current.signed,
-            now=now,
-        )
-    write_new(desk.store("image"), "targets", request.version, raw)
-
-
-def read_release(directory: Path) -> Release:
-    """The facts in a release directory.
-
-    Raises:
-        InvalidConfigError, LimitError, MalformedError: it is not one.
-    """
-    return read_as(
-        directory / "release.json",
-        RELEASE_BYTES_MAX,
-        lambda raw: Release.from_json(parse_object(raw, RELEASE_BYTES_MAX)),
-    )
 
 
 def check_line(

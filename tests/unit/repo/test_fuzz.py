@@ -23,7 +23,7 @@ from sealift.repo.signing import (
     signatures_to_json,
 )
 from sealift.sign.keys import public_from_json, public_to_json
-from sealift.sign.pack import Release
+from sealift.sign.release import Release
 from tests.unit.repo.test_signing import release, rotation
 from tests.vendor import artifact, container, online, people
 

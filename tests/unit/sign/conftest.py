@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sealift.repo.online import ONLINE_ROLES, OnlineKeys
-from sealift.sign import keys
+from sealift.sign.ceremony import Plan, hold
 from sealift.sign.desk import Desk, Policy
 from tests.vendor import NOW, online
 
@@ -28,7 +28,7 @@ def online_keys() -> OnlineKeys:
 def first_desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A desk of three people with unencrypted keys; never changed."""
     path = tmp_path_factory.mktemp("desks") / "desk"
-    keys.ceremony(path, online_keys(), keys.Plan(), Policy(), passphrase=None, now=NOW)
+    hold(path, online_keys(), Plan(), Policy(), passphrase=None, now=NOW)
     return path
 
 

@@ -22,16 +22,17 @@ from sealift.repo import signing
 from sealift.repo.policy import name_of
 from sealift.repo.roots import check_next
 from sealift.repo.signers import load_signer
-from sealift.sign import drill, keys
+from sealift.sign import drill, keys, rotation
+from sealift.sign.ceremony import Plan, hold
 from sealift.sign.desk import Desk, Policy
-from sealift.sign.keys import Change, Plan
+from sealift.sign.rotation import Change
 from tests.unit.sign.conftest import online_keys
 from tests.vendor import NOW, other_signer, signer
 
 
 def begin(path: Path, plan: Plan | None = None, **options: Any) -> Desk:
     options = {"passphrase": None, "now": NOW, "policy": Policy(), **options}
-    return keys.ceremony(path, online_keys(), plan or Plan(), **options)
+    return hold(path, online_keys(), plan or Plan(), **options)
 
 
 def signed(desk: Desk, request: signing.Request, *names: str) -> signing.Request:
@@ -234,11 +235,11 @@ def test_a_rotated_root_goes_into_the_desk(desk: Desk, tmp_path: Path) -> None:
     """Proposed, signed by old and new thresholds, accepted."""
     fresh = keys.generate(desk.keys / "fresh.pem", "fresh").public_key
     change = Change("root", ("image-root-1",), (fresh,))
-    request = keys.propose_change(desk, "image", [change], now=NOW)
+    request = rotation.propose_change(desk, "image", [change], now=NOW)
     request = signed(desk, request, "image-root-2")
     with pytest.raises(SignatureError):
-        keys.accept_root(desk, request)
-    keys.accept_root(desk, signed(desk, request, "image-root-3"))
+        rotation.accept_root(desk, request)
+    rotation.accept_root(desk, signed(desk, request, "image-root-3"))
     assert desk.root("image").signed.version == 2
     assert len(desk.root_chain("image")) == 2
     names = {name_of(k) for k in desk.root("image").signed.keys.values()}
@@ -251,14 +252,14 @@ def test_a_key_of_the_other_repository_is_refused(desk: Desk) -> None:
     shared = keys.read_public(desk.keys / "director-root-1.pub")
     change = Change("targets", ("image-targets-1",), (shared,))
     with pytest.raises(RefusedError, match="used for"):
-        keys.propose_change(desk, "image", [change], now=NOW)
+        rotation.propose_change(desk, "image", [change], now=NOW)
 
 
 def test_unknown_keys_cannot_be_removed(desk: Desk) -> None:
     """The hint lists the names there are."""
     change = Change("root", ("image-root-9",))
     with pytest.raises(RefusedError) as caught:
-        keys.propose_change(desk, "image", [change], now=NOW)
+        rotation.propose_change(desk, "image", [change], now=NOW)
     assert "image-root-1" in str(caught.value.hint)
 
 
@@ -268,19 +269,19 @@ def test_online_keys_are_replaced_as_a_set(desk: Desk) -> None:
     stolen = signer("fresh-timestamp").public_key
     assert isinstance(stolen, SSlibKey)
     fresh["image"]["timestamp"] = stolen
-    changes = keys.online_changes(desk, "image", fresh)
+    changes = rotation.online_changes(desk, "image", fresh)
     assert [(c.role, c.remove) for c in changes] == [
         ("timestamp", ("image-timestamp-online",))
     ]
-    assert keys.online_changes(desk, "director", fresh) == []
+    assert rotation.online_changes(desk, "director", fresh) == []
 
 
 def test_a_lost_key_is_replaced_by_one_of_the_same_kind(desk: Desk) -> None:
     """A new file with the next name, and a Root the others can sign."""
-    made = keys.make_replacements(desk, "image", ["image-root-2"], None)
-    changes = keys.replacements(desk, "image", ["image-root-2"], made)
-    request = keys.propose_change(desk, "image", changes, now=NOW)
-    keys.accept_root(desk, signed(desk, request, "image-root-1", "image-root-3"))
+    made = rotation.make_replacements(desk, "image", ["image-root-2"], None)
+    changes = rotation.replacements(desk, "image", ["image-root-2"], made)
+    request = rotation.propose_change(desk, "image", changes, now=NOW)
+    rotation.accept_root(desk, signed(desk, request, "image-root-1", "image-root-3"))
     assert (desk.keys / "image-root-2.b.pem").exists()
 
 
@@ -288,7 +289,7 @@ def test_below_the_threshold_a_root_cannot_be_recovered(desk: Desk) -> None:
     """Said before any key is made."""
     lost = ["director-root-1", "director-root-2"]
     with pytest.raises(RefusedError, match="can never be replaced"):
-        keys.check_recoverable(desk, "director", lost)
+        rotation.check_recoverable(desk, "director", lost)
 
 
 # ── the drill ────────────────────────────────────────────────────────────────────────

@@ -24,12 +24,11 @@ from sealift.repo import signing
 from sealift.repo.image import artifacts
 from sealift.repo.signers import load_signer
 from sealift.sign.desk import Desk
-from sealift.sign.pack import (
-    Description,
+from sealift.sign.pack import Description, pack
+from sealift.sign.release import (
     Release,
     container_of,
     keep,
-    pack,
     propose,
     propose_renewal,
     read_release,

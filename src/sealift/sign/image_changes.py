@@ -1,0 +1,121 @@
+"""What new Image Targets would change: images, versions, counters, hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from tuf.api.metadata import Targets
+
+from sealift.core.errors import SealiftError
+from sealift.core.version import compare
+from sealift.repo.entries import Listed, image_entry, listed
+from sealift.repo.files import digest_of
+from sealift.sign.findings import Finding, danger, fact, refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sealift.repo.signing import Request
+
+__all__ = ["compare_image", "image_changes"]
+
+
+def image_changes(request: Request) -> Iterator[Finding]:
+    """Compare proposed Targets with the version before them, image by image."""
+    new: Targets = request.proposed.signed
+    old = request.base.signed.targets if request.base is not None else {}
+    if new.delegations is not None or new.unrecognized_fields:
+        yield refused("it holds members that Sealift does not write")
+    before: dict[str, Listed] = {}
+    for path, entry in old.items():
+        if path in new.targets and new.targets[path] != entry:
+            yield refused(f"{path} would come to mean another image")
+        try:
+            before[path] = listed(path, entry)
+        except SealiftError as error:
+            yield danger("unverified-base", error.message)
+    for path in sorted(set(old) - set(new.targets)):
+        yield danger(
+            "remove-image",
+            f"{path} is no longer vouched for: devices that were ordered it will not "
+            f"install it",
+        )
+    added = sorted(set(new.targets) - set(old))
+    for path in added:
+        yield from _added(path, new, before)
+    if not added and set(old) == set(new.targets):
+        yield fact(f"the same {len(old)} images as before; only the expiry changes")
+
+
+def _added(path: str, new: Targets, before: Mapping[str, Listed]) -> Iterator[Finding]:
+    try:
+        found = listed(path, new.targets[path])
+        rewritten = image_entry(found)
+    except SealiftError as error:
+        yield refused(error.message)
+        return
+    artifact = found.artifact
+    yield fact(
+        f"new image {path}: version {artifact.version}, {artifact.length} bytes, "
+        f"release counter {artifact.release_counter}, sequence {found.sequence}, for "
+        f"{', '.join(artifact.hardware_ids)}, sha256 {artifact.sha256.hex()}"
+        + (f", SBOM {found.sbom_sha256.hex()}" if found.sbom_sha256 else "")
+    )
+    if rewritten != new.targets[path]:
+        yield danger(
+            "unknown-content", f"{path} has members that Sealift does not write"
+        )
+    yield from _compared(found, before)
+
+
+def _compared(found: Listed, before: Mapping[str, Listed]) -> Iterator[Finding]:
+    """A new image beside the older ones of its line."""
+    mine = found.artifact
+    line = [entry.artifact for entry in before.values() if entry.line == found.line]
+    if not line:
+        yield fact(f"{found.line} is new: nothing of that name was released before")
+        return
+    newer = [o.version for o in line if compare(mine.version, o.version) <= 0]
+    if newer:
+        yield danger(
+            "older-version",
+            f"{mine.version} is not above {', '.join(newer)}, released before",
+        )
+    highest = max(line, key=lambda other: other.release_counter)
+    if mine.release_counter < highest.release_counter:
+        yield danger(
+            "lower-counter",
+            f"release counter {mine.release_counter} is below "
+            f"{highest.release_counter} of {highest.version}: devices that run it "
+            f"will refuse this one",
+        )
+    elif mine.release_counter > highest.release_counter:
+        yield fact(
+            f"release counter rises from {highest.release_counter} to "
+            f"{mine.release_counter}: devices that confirm it can never go back"
+        )
+    hardware = {one for other in line for one in other.hardware_ids}
+    fresh = sorted(set(mine.hardware_ids) - hardware)
+    if fresh:
+        yield danger(
+            "new-hardware", f"{', '.join(fresh)} was never given {found.line} before"
+        )
+
+
+def compare_image(request: Request, path: Path) -> Finding:
+    """Whether a signer's own build of an image is the one that is proposed.
+
+    Raises:
+        InvalidConfigError, LimitError: the file cannot be read.
+    """
+    digest = digest_of(path)
+    named = [
+        name
+        for name, entry in request.proposed.signed.targets.items()
+        if entry.hashes.get("sha256") == digest.hex()
+        and (request.base is None or name not in request.base.signed.targets)
+    ]
+    if named:
+        return fact(f"{path.name} is exactly {', '.join(named)}")
+    return refused(f"{path.name} (sha256 {digest.hex()}) is not what is proposed")
