@@ -13,6 +13,8 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from sealift.core.errors import SealiftError
 
 VALUE_CHARACTERS = 500
@@ -29,10 +31,28 @@ def line(level: str, event: str, **facts: Value) -> str:
     return " ".join([level, event, *known])
 
 
+def _to_stderr(text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode("ascii") + b"\n")
+
+
+_take = _to_stderr
+
+
+@contextlib.contextmanager
+def diverted(take: Callable[[str], None]) -> Iterator[None]:
+    """Hand lines to ``take`` within the block: for devices that are simulated."""
+    global _take  # noqa: PLW0603 -- there is one stderr per process, and so one of these
+    before, _take = _take, take
+    try:
+        yield
+    finally:
+        _take = before
+
+
 def write(level: str, event: str, **facts: Value) -> None:
     """Write one line to stderr in one system call; a closed stderr stops nothing."""
-    with contextlib.suppress(OSError):
-        os.write(2, line(level, event, **facts).encode("ascii") + b"\n")
+    _take(line(level, event, **facts))
 
 
 def info(event: str, **facts: Value) -> None:

@@ -230,8 +230,8 @@ def attack_a_06(ground: Ground) -> Observed:
         recorded = scene.served()
         scene.attempt(network.drop("director/targets/*"))  # authorised, not fetched
         scene.later(days=30)
-        cycle = scene.attempted(network.replay(recorded))
-        return f"{INSTALLED}" if cycle.installed else cycle.outcome
+        lived = scene.attempted(network.replay(recorded))
+        return INSTALLED if lived.installed else lived.outcome
 
     return ground.observed(ground.each([frozen(2), frozen(30)]), ground.play(under_way))
 
@@ -275,12 +275,12 @@ def attack_a_08(ground: Ground) -> Observed:
             forger.step = 0
             files = forger.chain({"snapshot": bump})
             before = scene.wire.asked(f"{repository}/*.snapshot.json")
-            cycle = scene.attempted(scene.serve(repository, files))
+            lived = scene.attempted(scene.serve(repository, files))
             if scene.wire.asked(f"{repository}/*.snapshot.json") != before:
                 return "a Snapshot was fetched"
-            if not cycle.remarked("same version"):
+            if not any("same version" in line for line in lived.lines):
                 return "nothing was remarked"
-            return cycle.outcome
+            return lived.outcome
 
         return act
 

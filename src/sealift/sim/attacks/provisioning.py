@@ -210,10 +210,10 @@ def attack_b_14(ground: Ground) -> Observed:
             anchor = scene.device.anchor(repository)
             before = anchor.read_bytes()
             harm(anchor)
-            asked = len(scene.wire.requests)
+            scene.wire.requests.clear()
             outcome = scene.attempt()
             _restore(anchor, before)
-            if len(scene.wire.requests) != asked:
+            if any(request.method == "GET" for request in scene.wire.requests):
                 return f"{outcome}, and it asked the server"
             return outcome
 

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,32 +29,33 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from sealift.agent import config, identity
+from sealift.agent import config, history, log, wiring
 from sealift.agent.boot.file import Started, choose, open_boot, open_store, running_text
-from sealift.agent.install.ab import AbInstaller
-from sealift.agent.journal import JOURNAL_BYTES, Floors, Journal
+from sealift.agent.cycle import Cycle
 from sealift.agent.keyfile import FileKey
-from sealift.agent.machine import Idle, Verdict
 from sealift.agent.outbox import Outbox
 from sealift.agent.payload import PayloadFill
-from sealift.agent.ports import CheckResult
-from sealift.agent.record import FileCells, Record
-from sealift.agent.shell import AttemptResult, Component, Outside, Shell
-from sealift.agent.slot import PathSlots, WorkFiles
+from sealift.agent.ports import Progress
+from sealift.agent.report import Reporter
+from sealift.agent.slot import WorkFiles
 from sealift.agent.storage import Store, claim
-from sealift.agent.trust import Checked, Provision, Verifier
+from sealift.agent.trust import Verifier
 from sealift.core.errors import SealiftError
+from sealift.core.keys import PublicKey
+from sealift.core.manifest import Inventory, Unit
 from sealift.core.types import Slot
 from sealift.sim.vendor import HARDWARE
 
 if TYPE_CHECKING:
-    from sealift.agent.ports import Fill, Storage, Transport
+    from sealift.agent.config import Config
+    from sealift.agent.ports import Fill, Health, Transport, Workspace
     from sealift.agent.storage import Calls
-    from sealift.core.types import Artifact, Instruction
+    from sealift.agent.trust import Provision
+    from sealift.core.types import Instruction
     from sealift.sim.vendor import Release
     from sealift.sim.world import SimClock
 
-__all__ = ["Cycle", "Parts", "SimulatedDevice"]
+__all__ = ["Lived", "Parts", "SimulatedDevice"]
 
 SLOT_BYTES = 1 << 18
 MOST_BOOTS = 8
@@ -65,42 +67,38 @@ class Parts:
     """Parts of the agent a test may want otherwise; the defaults are the shipped ones."""
 
     verifier: type[Verifier] = Verifier
-    fill: Callable[..., Fill] = PayloadFill
+    fill: Callable[[Instruction, Transport, Workspace], Fill] = PayloadFill
     calls: Calls = os
     """System calls of the store: where a process can be killed."""
 
 
 @dataclass(slots=True)
-class Cycle:
-    """What one life of the agent came to.
+class Lived:
+    """What the device went through in one power-on, restarts included.
 
-    ``checked`` is what the verifier said last, ``errors`` everything that hindered, in
-    order, ``results`` the attempts that ended.
+    ``errors`` are what ended each life of the agent, if anything did; ``attempts`` the
+    entries of its history that are new; ``lines`` its log.
     """
 
-    checked: Checked | None = None
+    started: bool = False
     errors: list[SealiftError] = field(default_factory=list)
-    results: list[AttemptResult] = field(default_factory=list)
+    attempts: list[dict[str, object]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     @property
     def installed(self) -> bool:
         """An attempt succeeded, whatever else happened."""
-        return any(it.verdict is Verdict.SUCCEEDED for it in self.results)
-
-    def remarked(self, text: str) -> bool:
-        """The verifier remarked on something."""
-        remarks = self.checked.remarks if self.checked else ()
-        return any(text in remark for remark in remarks)
+        return any(it["verdict"] == "succeeded" for it in self.attempts)
 
     @property
     def outcome(self) -> str:
         """One word: the first error's code, ``installed``, or ``no news``."""
         if self.errors:
             return self.errors[0].code
-        for result in self.results:
-            if result.verdict is not Verdict.SUCCEEDED:
-                return result.code or str(result.verdict)
-        return "installed" if self.results else "no news"
+        for attempt in self.attempts:
+            if attempt["verdict"] != "succeeded":
+                return str(attempt["code"] or attempt["verdict"])
+        return "installed" if self.attempts else "no news"
 
 
 class SimulatedDevice:
@@ -123,8 +121,9 @@ class SimulatedDevice:
         self.parts = parts
         self.clock = clock
         self.built = clock.now()
-        self.factory: Artifact = factory.artifact
-        self.health: Sequence[CheckResult] = (CheckResult("self-test", ok=True),)
+        self.health: Health | None = None
+        """Other health checks than none, which pass."""
+        self._chance = random.Random(device_id)
         self._provision(anchors, factory)
 
     # ── made once ────────────────────────────────────────────────────────────────────
@@ -201,7 +200,22 @@ slots = {{ a = "slots/a", b = "slots/b" }}
 
     def floor(self) -> int:
         """The counter floor of the component."""
-        return self._floors().floor(self.ecu_id)
+        return wiring.floors(self.config()).floor(self.ecu_id)
+
+    def config(self) -> Config:
+        """The configuration, read anew."""
+        return config.load(str(self.path("agent.toml")))
+
+    def waiting(self) -> list[bytes]:
+        """Reports that were not delivered yet, oldest first."""
+        found = self.records()
+        return [found[name] for name in sorted(found) if name.startswith("report.")]
+
+    def inventory(self) -> Inventory:
+        """This device as its server knows it."""
+        public = PublicKey.from_json(FileKey(str(self.path("report.pem"))).public())
+        units = {self.ecu_id: Unit(HARDWARE, public)}
+        return Inventory(self.device_id, self.ecu_id, units)
 
     # ── a boot, a life of the agent ──────────────────────────────────────────────────
     def start(self) -> Slot:
@@ -216,92 +230,74 @@ slots = {{ a = "slots/a", b = "slots/b" }}
         self._write("boot/running", text)
         return slot
 
-    def cycle(self) -> Cycle:
-        """Power on, poll once, do what is ordered, through restarts, until it waits."""
-        cycle = Cycle()
-        for _ in range(MOST_BOOTS):
-            self.start()
-            try:
-                self._live(cycle)
-            except SystemExit as request:
-                if request.code != RESTART:
-                    raise
-            else:
-                return cycle
+    def cycle(self) -> Lived:
+        """Power on, poll once, do what is ordered, through restarts, until it rests."""
+        lived = Lived()
+        with log.diverted(lived.lines.append):
+            for _ in range(MOST_BOOTS):
+                self.start()
+                try:
+                    self._live(lived)
+                except SystemExit as request:
+                    if request.code != RESTART:
+                        raise
+                else:
+                    return lived
         raise AssertionError("the device restarts without end")
 
-    def _live(self, cycle: Cycle) -> None:
+    def _live(self, lived: Lived) -> None:
         """One process of the agent: nothing of it outlives this call but files."""
         try:
-            anchors = identity.anchors(config.load(str(self.path("agent.toml"))))
-            directory = claim(str(self.path("state")))
+            settings = self.config()
+            provision = wiring.provision(settings)
+            directory = claim(settings.state)
         except SealiftError as error:
-            cycle.errors.append(error)
+            lived.errors.append(error)
             return
         try:
-            self._agent(cycle, Store(directory, self.parts.calls), anchors).once()
+            storage = Store(directory, self.parts.calls)
+            self._run(lived, settings, provision, storage)
         finally:
             os.close(directory)
 
-    def _agent(
-        self, cycle: Cycle, storage: Storage, anchors: identity.Anchors
-    ) -> Shell:
-        verifier = self.parts.verifier(
-            self.transport,
-            storage,
-            self.clock,
-            Provision(
-                self.device_id,
-                {self.ecu_id: HARDWARE},
-                {"director": anchors.director, "image": anchors.image},
-                self.built,
+    def _run(
+        self, lived: Lived, settings: Config, provision: Provision, storage: Store
+    ) -> None:
+        known = {entry.get("id") for entry in history.read(storage)}
+        cycle = self._agent(settings, provision, storage)
+        try:
+            cycle.run()
+            lived.started = True
+        except SealiftError as error:
+            lived.errors.append(error)
+        finally:
+            lived.errors += [cycle.error] if cycle.error else []
+            ended = [it for it in history.read(storage) if it["kind"] == "install"]
+            lived.attempts += [it for it in ended if it["id"] not in known]
+
+    def _agent(self, settings: Config, provision: Provision, storage: Store) -> Cycle:
+        """What ``agent.assembly`` does, with our clock, network, chance and parts."""
+        outbox, way = Outbox(storage), self.transport
+        provision = replace(provision, build_time=self.built)
+        part = wiring.component(settings, way, self.clock, Progress())
+        work = WorkFiles(settings.state)
+        fill = self.parts.fill
+        if self.health is not None:
+            part = replace(part, health=self.health)
+        return Cycle(
+            part=replace(part, fill=lambda order: fill(order, way, work)),
+            journal=wiring.journal(settings),
+            floors=wiring.floors(settings),
+            storage=storage,
+            way=way,
+            verifier=self.parts.verifier(way, storage, self.clock, provision),
+            reporter=Reporter(
+                wiring.myself(settings),
+                FileKey(settings.report_key),
+                outbox,
+                self._chance.randbytes,
             ),
+            outbox=outbox,
+            clock=self.clock,
+            check=lambda: None,
         )
-        floors = self._floors()
-        boot = open_boot(str(self.path("boot")))
-        part = Component(
-            self.ecu_id,
-            AbInstaller(boot, self._slots(), boot.boot_id),
-            self._fill,
-            _restart,
-            self,
-            self.factory,
-        )
-        journal = Journal(Record(self._cells("journal"), limit=JOURNAL_BYTES))
-
-        def poll() -> Sequence[Instruction]:
-            found = shell.installed[self.ecu_id]
-            settled = {self.ecu_id: [found.sha256] if found else []}
-            floor = {self.ecu_id: floors.floor(self.ecu_id)}
-            cycle.checked = verifier.check(floor, settled)
-            return cycle.checked.instructions
-
-        outside = Outside(
-            poll=poll,
-            report=cycle.results.append,
-            notice=lambda _ecu, error: cycle.errors.append(error),
-        )
-        shell = Shell([part], journal, floors, self.clock, outside)
-        return shell
-
-    def check(self, order: Instruction) -> Sequence[CheckResult]:
-        """The health of what runs."""
-        del order
-        return self.health
-
-    def _fill(self, order: Instruction) -> Fill:
-        work = WorkFiles(str(self.path("state")))
-        return self.parts.fill(order, self.transport, work, decoders=1)
-
-    def _slots(self) -> PathSlots:
-        return PathSlots({slot: str(self.path(f"slots/{slot}")) for slot in Slot})
-
-    def _cells(self, name: str) -> FileCells:
-        return FileCells(str(self.path("state")), name)
-
-    def _floors(self) -> Floors:
-        return Floors(Record(self._cells("floor"), limit=JOURNAL_BYTES))
-
-
-def _restart() -> None:
-    raise SystemExit(RESTART)

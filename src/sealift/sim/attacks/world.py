@@ -26,11 +26,13 @@ from typing import TYPE_CHECKING
 
 from sealift.agent.boot.file import open_boot
 from sealift.core.errors import SealiftError
+from sealift.core.manifest import verify_manifest
+from sealift.core.reports import Manifest
 from sealift.sim.attacks.fence import fenced
 from sealift.sim.attacks.forge import Forger
 from sealift.sim.attacks.killing import Killing
 from sealift.sim.attacks.outcome import broken, code_of, observe
-from sealift.sim.attacks.simulated import Cycle, Parts, SimulatedDevice
+from sealift.sim.attacks.simulated import Lived, Parts, SimulatedDevice
 from sealift.sim.flash import Killed
 from sealift.sim.network import MemoryTransport, Wire, file_server
 from sealift.sim.network import replace as overlay
@@ -84,7 +86,14 @@ class Seat:
 
     device: SimulatedDevice
     wire: Wire
-    posted: list[bytes]
+    delivered: list[Manifest]
+    """Reports as the server got and verified them."""
+
+    def reports(self) -> list[Manifest]:
+        """Every report the device ever made, those that wait included."""
+        inventory = self.device.inventory()
+        waiting = [verify_manifest(it, inventory) for it in self.device.waiting()]
+        return [*self.delivered, *waiting]
 
 
 class Scene:
@@ -118,10 +127,10 @@ class Scene:
     # ── devices ──────────────────────────────────────────────────────────────────────
     def seat(self, device_id: str) -> Seat:
         """A device that has just left the factory; it keeps its seat."""
-        posted: list[bytes] = []
+        delivered: list[Manifest] = []
 
         def take(body: bytes) -> bytes:
-            posted.append(body)
+            delivered.append(verify_manifest(body, device.inventory()))
             return b'{"poll_seconds": 300}'
 
         wire = Wire(file_server(lambda: self.vendor.served(device_id), take))
@@ -138,13 +147,17 @@ class Scene:
             self.parts,
         )
         self.vendor.order(device_id)
-        self.seats[device_id] = Seat(device, wire, posted)
+        self.seats[device_id] = Seat(device, wire, delivered)
         return self.seats[device_id]
 
     @property
     def device(self) -> SimulatedDevice:
         """The device under attack."""
         return self.seats[DEVICE].device
+
+    def reports(self) -> list[Manifest]:
+        """Every report the device under attack made."""
+        return self.seats[DEVICE].reports()
 
     @property
     def wire(self) -> Wire:
@@ -247,19 +260,30 @@ class Scene:
                 return hashlib.sha256(content).digest()
         return None
 
-    def attempted(self, *attackers: Attacker) -> Cycle:
+    def attempted(self, *attackers: Attacker) -> Lived:
         """The same, with everything there is to know."""
-        before = observe(self.device)
+        before, told = observe(self.device), len(self.reports())
         with self.attacked(*attackers), fenced(self.directory) as fence:
-            cycle = self.device.cycle()
+            lived = self.device.cycle()
         self.faults += fence.outside
-        if cycle.installed:
+        if lived.installed:
             self.waiting = False
             self._require_honest()
         else:
             trusted = self.vendor.said | self.may_trust
             self.faults += broken(before, observe(self.device), trusted)
-        return cycle
+        if lived.started:
+            self._require_told(lived, self.reports()[told:])
+        return lived
+
+    def _require_told(self, lived: Lived, reports: list[Manifest]) -> None:
+        """What was refused stands in a report of the device, sent or waiting (M5)."""
+        parts = [part for manifest in reports for part in manifest.reports]
+        codes = {part.attack for part in parts}
+        codes |= {result.code for part in parts for result in part.results}
+        for error in lived.errors:
+            if error.code not in codes:
+                self.faults.append(f"{error.code} stands in no report")
 
     def _require_honest(self) -> None:
         if self.runs() is None:
@@ -294,7 +318,7 @@ class Scene:
         finally:
             self.wire.attackers = ()
 
-    def honest_cycle(self) -> Cycle:
+    def honest_cycle(self) -> Lived:
         """One cycle with nobody on the wire."""
         return self.device.cycle()
 
