@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from sealift.core.errors import BusyError, InvalidConfigError, KeyUnreadableError
+from sealift.core.errors import BusyError, InvalidConfigError
 from sealift.repo import keyfile, online
 from sealift.repo.files import read_bounded, write_atomic
 from sealift.repo.policy import refuse_shared
@@ -36,19 +36,6 @@ __all__ = ["Opened", "exclusive", "making", "open_directory"]
 
 _TLS_RENEW = timedelta(days=120)
 _PEM_BYTES_MAX = 64 * 1024
-_KNOWN_KEYS = frozenset(
-    {
-        # Ed25519 public keys whose private halves are printed in RFC 8032, section 7.1,
-        # and those of the seeds 00…00 and ff…ff.
-        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
-        "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
-        "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
-        "278117fc144c72340f67d0f2316e8386ceffbf2b2428c9c51fef7c597f1d426e",
-        "ec172b93ad5e563bf4932c70e1245034c35467ef2efd4d64ebf819683467e2bf",
-        "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29",
-        "76a1592044a6e4f511265bca73a604d90b0529d1df602be30a19a9257660d1f5",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +90,7 @@ def open_directory(root: Path, now: datetime) -> Opened:
         _require_private(file, stat.S_ISREG)
     config = load(layout.config)
     signers = online.load(layout.keys, allow_demo=config.demo)
-    _refuse_known(signers)
+    _one_key_one_role(signers)
     authority = ca.DeviceAuthority(
         _certificate(layout, "device-ca"), _p256(layout, "device-ca")
     )
@@ -200,8 +187,8 @@ def _require_private(path: Path, kind: object) -> None:
         )
 
 
-def _refuse_known(signers: online.OnlineSigners) -> None:
-    """One key, one role; and none that anybody else has (F-13)."""
+def _one_key_one_role(signers: online.OnlineSigners) -> None:
+    """Refuse one key in two roles; published keys were refused when it was loaded."""
     public = signers.public()
     keys = {
         f"{repository} {role}": key
@@ -209,12 +196,6 @@ def _refuse_known(signers: online.OnlineSigners) -> None:
         for role, key in roles.items()
     }
     refuse_shared({name: [key] for name, key in keys.items()})
-    for name, key in keys.items():
-        if str(key.keyval["public"]).lower() in _KNOWN_KEYS:
-            raise KeyUnreadableError(
-                f"the {name} key is publicly known",
-                hint="make a new server directory with `sealift server init`",
-            )
 
 
 def _p256(layout: Layout, name: str) -> ca.Key:

@@ -15,7 +15,6 @@ from sealift.core.errors import (
     RollbackError,
     SealiftError,
     SignatureError,
-    StateError,
 )
 from sealift.repo.entries import Listed
 from sealift.server.services import metadata
@@ -120,7 +119,7 @@ def test_targets_need_threshold_and_order(world: World) -> None:
 def test_targets_without_a_root(bare: World) -> None:
     """Nothing can be verified before the roots are there."""
     raw = bare.vendor.listing(Listed(artifact("1.0.0"), 1))
-    with pytest.raises(StateError):
+    with pytest.raises(ConflictError):
         metadata.publish_targets(bare.means, OPERATOR, raw)
 
 

@@ -59,7 +59,7 @@ class Voice:
             value = EcuReport(
                 ecu_id=ecu_id,
                 hardware_id=hardware_id,
-                installed=self.runs and installed(self.runs),
+                installed=None if self.runs is None else installed(self.runs),
                 time=START,
                 counter=self.counter,
                 nonce=nonce,

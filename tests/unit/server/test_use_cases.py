@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sealift.core.audit import Actor, ActorType
+from sealift.core.audit import Actor, ActorType, Kind
 from sealift.core.errors import AuditUnavailableError
 from sealift.repo.entries import Listed
 from sealift.server import services
@@ -173,21 +173,25 @@ def test_no_event_no_change(world: World, tmp_path: Path, name: str) -> None:
 
 def test_change_without_event_is_undone(world: World) -> None:
     """A use case that forgot its event cannot commit."""
-    with pytest.raises(AuditUnavailableError):
-        with audit.recorded(world.means, OPERATOR) as unit:
-            unit.session.housekeeping.set_token("ab" * 32, unit.now)
+    with (
+        pytest.raises(AuditUnavailableError),
+        audit.recorded(world.means, OPERATOR) as unit,
+    ):
+        unit.session.housekeeping.set_token("ab" * 32, unit.now)
     assert world.means.store.reader.housekeeping.token() is None
 
 
 def test_two_events_in_one_change_are_undone(world: World) -> None:
     """One change, one leaf: two are a defect and nothing of it stays."""
     before = world.leaves()
-    with pytest.raises(AuditUnavailableError):
-        with audit.recorded(world.means, OPERATOR) as unit:
-            unit.session.housekeeping.set_token("ab" * 32, unit.now)
-            unit.record(audit.Kind.TOKEN_ROTATED, {})
-            unit.event_id = "another"
-            unit.record(audit.Kind.TOKEN_ROTATED, {})
+    with (
+        pytest.raises(AuditUnavailableError),
+        audit.recorded(world.means, OPERATOR) as unit,
+    ):
+        unit.session.housekeeping.set_token("ab" * 32, unit.now)
+        unit.record(Kind.TOKEN_ROTATED, {})
+        unit.event_id = "another"
+        unit.record(Kind.TOKEN_ROTATED, {})
     assert world.leaves() == before
 
 

@@ -71,6 +71,7 @@ class Vendor:
     """Offline keys, three per role, two of which must sign."""
 
     online: online.OnlineSigners
+    now: datetime = START
     signers: dict[str, list[Signer]] = field(default_factory=dict)
     targets: Targets | None = None
 
@@ -91,7 +92,7 @@ class Vendor:
         authored = roots.author(
             change.get("roles", shape),
             version=version,
-            now=change.get("now", START),
+            now=change.get("now", self.now),
             lifetime=change.get("lifetime", timedelta(days=365)),
         )
         return sign(authored, change.get("by", self.signers[f"{repository} root"][:2]))
@@ -99,7 +100,7 @@ class Vendor:
     def listing(self, *added: Listed, remove: Iterable[str] = ()) -> bytes:
         """The next Image Targets, signed by two."""
         self.targets = image.propose_targets(
-            self.targets, add=added, remove=remove, now=START
+            self.targets, add=added, remove=remove, now=self.now
         )
         raw = sign(self.targets, self.signers["image targets"][:2])
         self.targets = read(raw, Targets).signed

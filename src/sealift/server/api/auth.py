@@ -182,7 +182,8 @@ class Guard:
         except Exception as error:  # whatever it is, the answer must be one of ours
             if started:
                 raise
-            await send_error(send, _ours(error))
+            # A body nobody reads any more must not keep the connection busy.
+            await send_error(send, _ours(error), close=_has_body(scope))
         finally:
             self.in_flight -= 1
 
@@ -196,6 +197,13 @@ class Guard:
         self.limiter.take(identity)
         if self.in_flight > self.in_flight_max:
             raise RateLimitedError("the server is busy; come back a little later")
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
 
 
 def _ours(error: Exception) -> Exception:

@@ -26,6 +26,7 @@ RETRY_SECONDS = 30
 """What ``Retry-After`` says with 429 and 503."""
 
 STATUS: dict[type[errors.SealiftError], int] = {
+    errors.SealiftError: 500,
     # families
     errors.FormatError: 400,
     errors.MetadataError: 422,
@@ -80,8 +81,11 @@ def _title(kind: type[errors.SealiftError]) -> str:
     return (kind.__doc__ or kind.code).strip().splitlines()[0].replace("``", "")
 
 
-async def send_error(send: Send, error: Exception) -> None:
-    """Answer with an error; one that is not ours becomes a bare 500."""
+async def send_error(send: Send, error: Exception, *, close: bool = False) -> None:
+    """Answer with an error; one that is not ours becomes a bare 500.
+
+    ``close`` ends the connection with the answer.
+    """
     if not isinstance(error, errors.SealiftError):
         _log.error("unexpected error", exc_info=error)
         found: dict[str, object] = {
@@ -92,7 +96,10 @@ async def send_error(send: Send, error: Exception) -> None:
         }
     else:
         found = problem(error)
-    await _send(send, found["status"], json.dumps(found).encode(), _headers(found))
+    headers = _headers(found)
+    if close:
+        headers.append((b"connection", b"close"))
+    await _send(send, found["status"], json.dumps(found).encode(), headers)
 
 
 async def send_json(send: Send, value: object, status: int = 200) -> None:

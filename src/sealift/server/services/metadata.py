@@ -74,6 +74,10 @@ def publish_targets(means: Means, actor: Actor, raw: bytes) -> image.Published:
     """
     with recorded(means, actor) as unit:
         shelf = _Shelf(unit, "image")
+        if newest(unit.session, "image", "root") is None:
+            raise ConflictError(
+                "there is no Image Root yet", hint="publish the roots first"
+            )
         published = image.publish(shelf, raw, signers=means.image, now=unit.now)
         if shelf.added:
             unit.session.metadata.outdate()
