@@ -55,5 +55,6 @@ def cycle(
         ),
         outbox=outbox,
         clock=clock,
+        policy=wiring.gate(config),
         check=check,
     )

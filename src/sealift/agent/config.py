@@ -52,6 +52,17 @@ class Boot:
 
 
 @dataclass(frozen=True, slots=True)
+class Gate:
+    """When this device may restart into a new slot; see ``gate``."""
+
+    windows: tuple[settings.Window, ...]
+    zone: str
+    expected_seconds: float
+    battery_percent_min: int
+    mains_needed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Component:
     """One updatable component (an ECU on the wire); ``slots`` are those of a and b."""
 
@@ -86,6 +97,7 @@ class Config:
     runtime: str
     transfer: Transfer
     boot: Boot
+    gate: Gate
     components: tuple[Component, ...]
     health: tuple[Check, ...]
 
@@ -146,6 +158,7 @@ def _build(read: _Reader, found: dict[str, Any]) -> Config:
         runtime=state["runtime"],
         transfer=Transfer(**read.section(found, "transfer")),
         boot=Boot(**read.section(found, "boot")),
+        gate=Gate(**read.section(found, "gate")),
         components=components,
         health=checks,
     )

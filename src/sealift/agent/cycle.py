@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sealift.agent import history, log, machine
+from sealift.agent import gate, history, log, machine, power
 from sealift.agent.machine import Idle, Rebooting
 from sealift.agent.report import Ended, News
 from sealift.agent.shell import Outside, Shell
@@ -84,8 +84,10 @@ class Cycle:
         reporter: Reporter,
         outbox: Outbox,
         clock: Clock,
+        policy: gate.Policy,
         check: Callable[[], None],
     ) -> None:
+        self._policy = policy
         self._floors = floors
         self._storage = storage
         self._way = way
@@ -100,6 +102,7 @@ class Cycle:
         outside = Outside(
             poll=self._poll,
             report=self._report,
+            gate=self._gate,
             interval=lambda: _NO_POLL,
             notice=self._notice,
             changed=self._changed,
@@ -145,6 +148,20 @@ class Cycle:
         for remark in checked.remarks:
             log.info("remark", text=remark)
         return checked.instructions
+
+    def _gate(self, _: Instruction) -> gate.Decision:
+        """Windows are judged by the believed time, and only where that is a clock."""
+        standing = self._verifier.standing()
+        facts = gate.Facts(
+            now=standing.now,
+            clock_trusted=standing.time_source == "clock",
+            on_mains=power.on_mains(),
+            battery_percent=power.battery_percent(),
+        )
+        decision = gate.decide(self._policy, facts)
+        if isinstance(decision, gate.Closed):
+            log.info("deferred", reason=decision.reason, seconds=decision.seconds)
+        return decision
 
     def _report(self, result: AttemptResult) -> None:
         entry = history.attempt(result, self._clock.now())

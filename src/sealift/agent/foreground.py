@@ -175,6 +175,7 @@ def config_check(config: Config, *, as_json: bool) -> int:
         SealiftError: the first thing that cannot.
     """
     wiring.provision(config)
+    wiring.gate(config)
     key = FileKey(config.report_key)
     wiring.transport(config, SystemClock(), lambda: 0.0).close()
     remark = identity.certificate(config).remark(SystemClock().now())

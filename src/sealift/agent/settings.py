@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,51 @@ def restart(value: object) -> tuple[str, ...]:
     return () if value == "exit" else argv(value)
 
 
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_WINDOW = re.compile(
+    r"(\*|[a-z]{3}(?:,[a-z]{3})*) ([01]\d|2[0-3]):([0-5]\d) (\d{1,4})m"
+)
+
+
+def windows(value: object) -> tuple[Window, ...]:
+    """A list of texts ``DAYS HH:MM MINUTESm``; DAYS is ``*`` or ``mon,tue,…``."""
+    if not isinstance(value, list):
+        raise ValueError('is not a list of texts such as ["mon,fri 02:00 180m"]')  # noqa: TRY004
+    return tuple(_window(text) for text in value)
+
+
+def _window(value: object) -> Window:
+    found = _WINDOW.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f'{value!r} is not a window such as "mon,fri 02:00 180m"')
+    names = _DAYS if found[1] == "*" else tuple(found[1].split(","))
+    if not set(names) <= set(_DAYS):
+        raise ValueError(f"{value!r} names a day that is none of {', '.join(_DAYS)}")
+    minutes = int(found[4])
+    if not 1 <= minutes <= 7 * 24 * 60:
+        raise ValueError(f"{value!r} is shorter than a minute or longer than a week")
+    days = frozenset(_DAYS.index(name) for name in names)
+    return Window(days, int(found[2]), int(found[3]), minutes)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A weekly window: weekdays (Monday is 0), local start, length in minutes."""
+
+    days: frozenset[int]
+    hour: int
+    minute: int
+    minutes: int
+
+
+def zone(value: object) -> str:
+    """The name of a time zone such as ``Europe/Berlin``."""
+    found = text(value)
+    if not re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", found):
+        raise ValueError("is not the name of a time zone such as Europe/Berlin")
+    return found
+
+
 def slots(value: object) -> tuple[Path, Path]:
     """A table with the files or block devices ``a`` and ``b``."""
     if not isinstance(value, dict) or set(value) != {"a", "b"}:
@@ -152,6 +198,11 @@ SETTINGS = (
     Setting("boot", "kind", choice("file"), "file", '"file"', "the boot loader; `file` is the reference loader store in a directory"),
     Setting("boot", "store", path, REQUIRED, '"boot"', "directory of the reference loader store"),
     Setting("boot", "restart", restart, (), '"exit"', 'program that restarts the machine, or `"exit"`: the agent ends with status 75'),
+    Setting("gate", "windows", windows, (), "[]", 'when the device may restart into a new slot: texts `"DAYS HH:MM MINUTESm"`, DAYS is `*` or `mon,tue,…`; an empty list is always'),
+    Setting("gate", "zone", zone, "UTC", '"UTC"', "time zone of the windows"),
+    Setting("gate", "expected_seconds", number(0, _DAY), 0.0, "0", "what install and restart take; it has to fit into the rest of a window", "seconds"),
+    Setting("gate", "battery_percent_min", count(0, 100), 0, "0", "least charge for a restart while not on mains; 0 asks for none", "percent"),
+    Setting("gate", "mains_needed", flag, False, "false", "whether a restart waits for mains power"),
     Setting("component", "ecu_id", text, REQUIRED, '"dev-0001-main"', "name of the component in Director metadata"),
     Setting("component", "hardware_id", text, REQUIRED, '"demo-board-r1"', "hardware it runs on; images for other hardware are refused"),
     Setting("component", "slots", slots, REQUIRED, '{ a = "slot-a.img", b = "slot-b.img" }', "files or block devices of the two slots"),

@@ -15,7 +15,7 @@ from sealift.agent import identity
 from sealift.agent.surroundings import ENVIRONMENT
 from sealift.agent.transport import HttpsTransport, Limits, TlsFiles
 from sealift.agent.trust import Provision
-from sealift.core.errors import BootError, FailedTransferError
+from sealift.core.errors import BootError, FailedTransferError, InvalidConfigError
 from sealift.core.types import Slot
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from sealift.agent.boot.file import FileBoot
     from sealift.agent.config import Config
+    from sealift.agent.gate import Policy
     from sealift.agent.journal import Floors, Journal
     from sealift.agent.ports import Answer, Clock, Progress, Transport
     from sealift.agent.record import Record
@@ -160,6 +161,37 @@ def component(
         restart=lambda: restart(config.boot.restart),
         health=CommandHealth(checks, clock),
         trial_seconds=part.trial_seconds,
+    )
+
+
+def gate(config: Config) -> Policy:
+    """When this device may restart into a new slot.
+
+    Raises:
+        InvalidConfigError: the machine does not know the time zone.
+    """
+    from datetime import time, timedelta
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    from sealift.agent.gate import Policy, Window
+
+    wanted = config.gate
+    try:
+        zone = UTC if wanted.zone == "UTC" else ZoneInfo(wanted.zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise InvalidConfigError(
+            f"{config.path}: [gate] zone {wanted.zone} is not known here",
+            hint="install the time zone data, or give the windows in UTC",
+        ) from error
+    return Policy(
+        windows=tuple(
+            Window(w.days, time(w.hour, w.minute), timedelta(minutes=w.minutes))
+            for w in wanted.windows
+        ),
+        zone=zone,
+        expected=timedelta(seconds=wanted.expected_seconds),
+        battery_percent_min=wanted.battery_percent_min,
+        mains_needed=wanted.mains_needed,
     )
 
 

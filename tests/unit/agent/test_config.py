@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
 
-from sealift.agent import config, settings
+from sealift.agent import config, gate, settings, wiring
 from sealift.core.errors import InvalidConfigError, LimitError, TrustAnchorError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -76,6 +77,13 @@ def test_relative_names_belong_to_the_file() -> None:
         ('kind = "file"', 'kind = "lilo"', "one of: file", None),
         ("[device]", "[device", "is not TOML", "docs/agent.md"),
         ("minimum_rate = 1024", "minimum_rate = 63", "64 to", None),
+        ("windows = []", 'windows = "always"', "list of texts", None),
+        ("windows = []", 'windows = ["mon 24:00 10m"]', "is not a window", None),
+        ("windows = []", 'windows = ["noday 02:00 10m"]', "is not a window", None),
+        ("windows = []", 'windows = ["abc 02:00 10m"]', "none of mon", None),
+        ("windows = []", 'windows = ["mon 02:00 0m"]', "shorter than", None),
+        ('zone = "UTC"', 'zone = "../etc/passwd"', "time zone", None),
+        ("mains_needed = false", "mains_needed = 0", "neither true", None),
     ],
 )
 def test_wrong_setting_names_file_setting_and_reason(
@@ -89,6 +97,27 @@ def test_wrong_setting_names_file_setting_and_reason(
     assert WHERE in str(caught.value)
     assert message in str(caught.value)
     assert hint is None or hint in str(caught.value.hint)
+
+
+def test_windows_become_a_gate() -> None:
+    """Days, start and length of each window arrive at the gate, in the zone named."""
+    raw = changed("windows = []", 'windows = ["mon,fri 02:30 180m", "* 23:00 30m"]')
+    raw = raw.replace(b'zone = "UTC"', b'zone = "Europe/Berlin"')
+    policy = wiring.gate(config.parse(raw, WHERE))
+    first, second = policy.windows
+    assert (first.days, first.start) == (frozenset({0, 4}), time(2, 30))
+    assert (len(second.days), second.duration) == (7, timedelta(minutes=30))
+    winter = datetime(2026, 1, 5, 1, 31, tzinfo=UTC)  # a Monday, 02:31 in Berlin
+    assert isinstance(gate.decide(policy, gate.Facts(winter)), gate.Open)
+    closed = gate.decide(policy, gate.Facts(winter + timedelta(hours=4)))
+    assert isinstance(closed, gate.Closed)
+
+
+def test_unknown_time_zone_is_config_invalid() -> None:
+    """A zone this machine does not know is named, not guessed."""
+    raw = changed('zone = "UTC"', 'zone = "Mars/Olympus"')
+    with pytest.raises(InvalidConfigError, match="Mars/Olympus"):
+        wiring.gate(config.parse(raw, WHERE))
 
 
 def test_one_ecu_twice_is_refused() -> None:
