@@ -21,7 +21,16 @@ from tests.maker import NOW, ROLES, Body, Key, key, listing, time
 
 NAMES = ("a", "b", "c", "d", "../e")
 PATHS = ("x", "dir/y", "dir/z.img", "nowhere")
-PATTERNS = (["*"], ["dir/*"], ["*", "*/*"], ["dir/?"], ["dir/*.img"], ["X"], ["[x]"], [])
+PATTERNS: tuple[list[str], ...] = (
+    ["*"],
+    ["dir/*"],
+    ["*", "*/*"],
+    ["dir/?"],
+    ["dir/*.img"],
+    ["X"],
+    ["[x]"],
+    [],
+)
 PREFIXES = (["0", "1", "2", "3", "4", "5", "6", "7"], ["8", "9", "a"], ["zz"], [""])
 CHILDREN = {"snapshot", "targets", *NAMES}
 
@@ -234,6 +243,7 @@ class World:
             self._listing,
             self._fast_forward,
             self._duplicate_content,
+            self._rare,
         ]
         chosen = self.chance.choice(attacks)
         self.story.append(chosen.__name__)
@@ -277,15 +287,23 @@ class World:
         self.files[self._any_file()] = self.files[self._any_file()]
 
     def _pick_role(self) -> str:
-        return self.chance.choice(["root", "timestamp", "snapshot", "targets", *self.delegated()])
+        return self.chance.choice(
+            ["root", "timestamp", "snapshot", "targets", *self.delegated()]
+        )
 
     def _republish(self, role: str) -> None:
         """Publish a changed role, and mostly also what lists it."""
         if role == "root":
-            self._place("root", self._next_root(), self.sign(self.bodies["root"], self.old_root_labels))
+            self._place(
+                "root",
+                self._next_root(),
+                self.sign(self.bodies["root"], self.old_root_labels),
+            )
             return
         self.publish(role, bump=self.chance.random() < 0.7)
-        parents = ["snapshot", "timestamp"] if role not in {"snapshot", "timestamp"} else []
+        parents = (
+            ["snapshot", "timestamp"] if role not in {"snapshot", "timestamp"} else []
+        )
         if role == "snapshot":
             parents = ["timestamp"]
         if self.chance.random() < 0.8:
@@ -314,19 +332,47 @@ class World:
         """Like :meth:`_mutate`, of members every role has."""
         role = self._pick_role()
         name = self.chance.choice(["_type", "spec_version", "version", "expires"])
-        values = {
+        values: dict[str, list[object]] = {
             "_type": ["root", "targets", "x", None, 1],
             "spec_version": ["1.0", "1.1.0", "2.0.0", "1", "1.x", 1, "1.0.0.0", ""],
             "version": [0, -1, 1.0, "1", True, None, 2**53, 2**63, [1]],
-            "expires": ["2031-06-01", "2031-6-1T0:0:0Z", 5, "2031-06-01T00:00:00", "9999-12-31T23:59:59Z"],
+            "expires": [
+                "2031-06-01",
+                "2031-6-1T0:0:0Z",
+                5,
+                "2031-06-01T00:00:00",
+                "9999-12-31T23:59:59Z",
+            ],
         }
         self.bodies[role][name] = self.chance.choice(values[name])
         self._republish(role)
 
     def _junk(self, old: object) -> object:
-        choices: list[object] = [None, True, False, 0, 1, -1, 2**53, 1.5, "", "x", [], {}, ["x"], {"x": 1}]
+        choices: list[object] = [
+            None,
+            True,
+            False,
+            0,
+            1,
+            -1,
+            2**53,
+            1.5,
+            "",
+            "x",
+            [],
+            {},
+            ["x"],
+            {"x": 1},
+        ]
         if isinstance(old, str):
-            choices += [old + "x", old.upper(), old[:-1], old * 2, " " + old, old + "\x00"]
+            choices += [
+                old + "x",
+                old.upper(),
+                old[:-1],
+                old * 2,
+                " " + old,
+                old + "\x00",
+            ]
         if isinstance(old, int):
             choices += [old + 1, old - 1, str(old), float(old)]
         if isinstance(old, list):
@@ -346,7 +392,16 @@ class World:
         elif change == 1:
             found.extend(found[:1])
         elif change == 2 and found:
-            found[0]["sig"] = self.chance.choice(["", "00", "zz", "00" * 64, found[0]["sig"][:-2], found[0]["sig"] + "00"])
+            found[0]["sig"] = self.chance.choice(
+                [
+                    "",
+                    "00",
+                    "zz",
+                    "00" * 64,
+                    found[0]["sig"][:-2],
+                    found[0]["sig"] + "00",
+                ]
+            )
         elif change == 3 and found:
             found[0]["sig"] = found[0]["sig"].upper()
         elif change == 4 and found:
@@ -358,13 +413,20 @@ class World:
         elif change == 7 and found:
             found[0] = {**found[0], "extra": 1}
         elif change == 8:
-            found.extend({"keyid": f"k{n}", "sig": ""} for n in range(self.chance.choice([10, 70])))
+            found.extend(
+                {"keyid": f"k{n}", "sig": ""}
+                for n in range(self.chance.choice([10, 70]))
+            )
         elif change == 9:
             data = canonical.encode(file["signed"])
             label = self.chance.choice(list(self.labels.values()))[0]
-            file["signatures"] = [{"keyid": key(label).id, "sig": signature(label, data)}]
+            file["signatures"] = [
+                {"keyid": key(label).id, "sig": signature(label, data)}
+            ]
         else:
-            file[self.chance.choice(["signatures", "extra"])] = self.chance.choice([None, {}, "x"])
+            file[self.chance.choice(["signatures", "extra"])] = self.chance.choice(
+                [None, {}, "x"]
+            )
         self.files[name] = json.dumps(file).encode()
 
     def _version(self) -> None:
@@ -373,7 +435,9 @@ class World:
         old = body["version"]
         body["version"] = max(1, old + self.chance.choice([-2, -1, 0, 1, 2, 100]))
         if role == "root":
-            self._place("root", self._next_root(), self.sign(body, self.old_root_labels))
+            self._place(
+                "root", self._next_root(), self.sign(body, self.old_root_labels)
+            )
             return
         self.publish(role, bump=False)
         for parent in ("snapshot", "timestamp"):
@@ -401,7 +465,11 @@ class World:
                 raw.replace(b'"signatures"', b'"y": 1.5, "signatures"', 1),
                 raw.replace(b'"signatures"', b'"y": "\\ud800", "signatures"', 1),
                 raw.replace(b'"signatures"', b'"y": 1, "y": 2, "signatures"', 1),
-                raw.replace(b'"signatures"', b'"y": ' + b"[" * 40 + b"]" * 40 + b', "signatures"', 1),
+                raw.replace(
+                    b'"signatures"',
+                    b'"y": ' + b"[" * 40 + b"]" * 40 + b', "signatures"',
+                    1,
+                ),
                 raw.decode().encode("utf-16"),
                 json.dumps(json.loads(raw), indent=1).encode(),
             ]
@@ -414,7 +482,15 @@ class World:
             self.labels["root"] = [self.fresh_label("root")]
         body = self.bodies["root"]
         body["version"] -= 1
-        signers = self.chance.choice([before, self.labels["root"], ["stranger"], [], before * 1 + self.labels["root"]])
+        signers = self.chance.choice(
+            [
+                before,
+                self.labels["root"],
+                ["stranger"],
+                [],
+                before * 1 + self.labels["root"],
+            ]
+        )
         self.publish_root(list(dict.fromkeys(signers)))
 
     def _twin_key(self) -> None:
@@ -424,11 +500,16 @@ class World:
         body = self.bodies["root"]
         label = self.labels[role][0]
         body["keys"] = self.keys_of(list(ROLES)) | {"twin": key(label).public.to_json()}
-        body["roles"][role] = {"keyids": [key(label).id, "twin"], "threshold": self.chance.randint(1, 2)}
+        body["roles"][role] = {
+            "keyids": [key(label).id, "twin"],
+            "threshold": self.chance.randint(1, 2),
+        }
         raw = json.loads(self.sign(body, self.old_root_labels))
         self._add_twin(raw, label) if role == "root" else None
         self._place("root", body["version"], json.dumps(raw).encode())
-        for name in [(role, v) for r, v in list(self.files) if r == role and role != "root"]:
+        for name in [
+            (role, v) for r, v in list(self.files) if r == role and role != "root"
+        ]:
             file = json.loads(self.files[name])
             self._add_twin(file, label)
             self.files[name] = json.dumps(file).encode()
@@ -442,11 +523,15 @@ class World:
         role = self.chance.choice(ROLES)
         self._next_root()
         body = self.bodies["root"]
-        body["roles"][role]["threshold"] = self.chance.choice([0, -1, 1, 2, 3, 32, 33, "1", 1.0, True])
+        body["roles"][role]["threshold"] = self.chance.choice(
+            [0, -1, 1, 2, 3, 32, 33, "1", 1.0, True]
+        )
         self._place("root", body["version"], self.sign(body, self.old_root_labels))
 
     def _listing(self) -> None:
-        parent, name = self.chance.choice([("timestamp", "snapshot.json"), ("snapshot", "targets.json")])
+        parent, name = self.chance.choice(
+            [("timestamp", "snapshot.json"), ("snapshot", "targets.json")]
+        )
         listed = self.bodies[parent]["meta"][name]
         change = self.chance.randrange(7)
         if change == 0:
@@ -472,6 +557,37 @@ class World:
         self.bodies[role]["version"] = 10**6 + self.chance.randrange(10)
         for name in ("targets", "snapshot", "timestamp"):
             self.publish(name)
+
+    def _rare(self) -> None:
+        """What junk seldom hits: each has its line in the list of differences."""
+        targets = self.bodies["targets"]
+        change = self.chance.randrange(6)
+        if change == 0:
+            bins = {"bit_length": 4, "name_prefix": "bin", **self.rule("targets")}
+            keys = self.keys_of(["targets"])
+            targets["delegations"] = {"keys": keys, "succinct_roles": bins}
+        elif change == 1:
+            path = self.chance.choice(["a\0b", "x" * 2000, "x/" * 40, "\n"])
+            targets["targets"][path] = {"length": 1, "hashes": {"sha256": "00" * 32}}
+        elif change == 2:
+            odd: Body = {"keytype": "rsa", "scheme": "rsa-pkcs1v15-sha256"}
+            odd["keyval"] = {"public": "x"}
+            targets["delegations"] = {"keys": {"k": odd}, "roles": []}
+        elif change == 3:
+            self.publish("snapshot")
+            self.bodies["timestamp"]["meta"]["more.json"] = {"version": 1}
+            self.publish("timestamp")
+            return
+        elif change == 4:
+            self._next_root()
+            body = self.bodies["root"]
+            for found in body["keys"].values():
+                found["keyval"]["public"] += "\n"
+            self._place("root", body["version"], self.sign(body, self.old_root_labels))
+            return
+        else:
+            self.bodies["timestamp"]["expires"] = "2031-6-1T0:0:0Z"
+        self.publish_all()
 
     def _duplicate_content(self) -> None:
         """The same version again with other content: a lie of whoever holds the keys."""

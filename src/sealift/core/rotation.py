@@ -37,28 +37,21 @@ def after_rotation(state: Trusted, root: Held[Root]) -> Trusted:
     """R5: a rotation that may answer a fast-forward attack takes the floors back.
 
     The deletions stand in the same ``changes`` as the Root, so that no power cut can
-    come between them. Of a foreign repository only files by removed keys are deleted;
-    those short of a new threshold count as absent, which is what TUF asks for.
+    come between them. Of a foreign repository only a removed key takes floors back;
+    files short of a new threshold merely count as absent, as TUF has it.
     """
     held = {"timestamp": state.past_timestamp, "snapshot": state.past_snapshot}
-    lapsed = {
-        role
-        for role, file in held.items()
-        if file and not _still_signed(file, role, root.body)
-    }
     removed = any(_lost_key(state.root.body, root.body, role) for role in held)
-    if removed or (lapsed and state.rules.reader.own):
-        gone: dict[Name, bytes | None] = {
-            role: None for role in held if state.kept(role) is not None
-        }
-        return replace(
-            state, past_timestamp=None, past_snapshot=None, floor=None, changes=gone
-        )
-    return replace(
-        state,
-        past_timestamp=None if "timestamp" in lapsed else state.past_timestamp,
-        past_snapshot=None if "snapshot" in lapsed else state.past_snapshot,
+    lapsed = state.rules.reader.own and any(
+        file is not None and not _still_signed(file, role, root.body)
+        for role, file in held.items()
     )
+    if not removed and not lapsed:
+        return state
+    gone: dict[Name, bytes | None] = {
+        role: None for role in held if state.kept(role) is not None
+    }
+    return replace(state, floors_reset=True, floor=None, changes=gone)
 
 
 def _still_signed(

@@ -73,9 +73,12 @@ def resume(rules: Rules, anchor: bytes, kept: Kept, *, spent: int = 0) -> Truste
             hint="provision the device again; without an anchor nothing is verified",
         ) from error
     refuse_demo_keys(rules, parsed.body.keys)
-    return _with_past(
-        _along_kept_roots(Trusted(rules, Held(anchor, parsed), kept)), spent
-    )
+    state = _along_kept_roots(Trusted(rules, Held(anchor, parsed), kept, spent=spent))
+    state = _with_past(state)
+    # Targets never are issued after the Timestamp that leads to them.
+    held = (state.past_timestamp, state.past_snapshot)
+    times = [file.body.issued for file in held if file and file.body.issued]
+    return replace(state, floor=max(times, default=None))
 
 
 def _along_kept_roots(state: Trusted) -> Trusted:
@@ -87,26 +90,18 @@ def _along_kept_roots(state: Trusted) -> Trusted:
     return state
 
 
-def _with_past(state: Trusted, spent: int) -> Trusted:
+def _with_past(state: Trusted) -> Trusted:
     """Kept Timestamp and Snapshot as far as they verify under the present Root."""
     read = state.rules.reader
     state, timestamp = _past(state, "timestamp", read.timestamp)
     state, snapshot = _past(state, "snapshot", read.snapshot)
-    # Targets never are issued after the Timestamp that leads to them.
-    times = [h.body.issued for h in (timestamp, snapshot) if h and h.body.issued]
-    return replace(
-        state,
-        past_timestamp=timestamp,
-        past_snapshot=snapshot,
-        floor=max(times, default=None),
-        spent=spent,
-    )
+    return replace(state, past_timestamp=timestamp, past_snapshot=snapshot)
 
 
 def _past(
     state: Trusted, role: str, parse: Callable[[bytes], Parsed[Body]]
 ) -> tuple[Trusted, Held[Body] | None]:
-    raw = state.kept(role)
+    raw = None if state.floors_reset else state.kept(role)
     if raw is None:
         return state, None
     try:
@@ -237,7 +232,8 @@ def _rotate(state: Trusted, raw: bytes) -> Trusted:
     root = next_root(state, raw)
     grown = after_rotation(state, root)
     changes: dict[Name, bytes | None] = {**grown.changes, root.body.version: raw}
-    return replace(grown, root=root, rotations=state.rotations + 1, changes=changes)
+    grown = replace(grown, root=root, rotations=state.rotations + 1, changes=changes)
+    return _with_past(grown)
 
 
 def _end_of_roots(state: Trusted, now: datetime) -> Trusted:
@@ -334,4 +330,6 @@ def _require(value: T | None) -> T:
 
 
 def _remark(state: Trusted, text: str) -> Trusted:
+    if text in state.remarks:
+        return state
     return replace(state, remarks=(*state.remarks, text))

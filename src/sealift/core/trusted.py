@@ -122,8 +122,9 @@ class Trusted:
 
     ``past_*`` are the kept files that verify under the present Root: the floor against
     rollback, even if expired. ``floor`` is the metadata time at the start of the check,
-    ``None`` if there is none or a rotation reset it (R5). ``changes`` is what the last
-    step wants kept, in one atomic step; ``None`` deletes. ``remarks`` are for reports.
+    ``None`` if there is none. ``floors_reset`` says that a rotation took all of these
+    back (R5). ``changes`` is what the last step wants kept, in one atomic step;
+    ``None`` deletes. ``remarks`` are for reports.
     """
 
     rules: Rules
@@ -132,6 +133,7 @@ class Trusted:
     past_timestamp: Held[Timestamp] | None = None
     past_snapshot: Held[Snapshot] | None = None
     floor: datetime | None = None
+    floors_reset: bool = False
     rotations: int = 0
     root_is_final: bool = False
     timestamp: Timestamp | None = None

@@ -277,6 +277,22 @@ def test_R5_a_kept_file_below_a_new_threshold_counts_no_more(
     assert ("snapshot" not in state.changes) == kept
 
 
+def test_a_kept_file_is_a_floor_if_it_verifies_under_the_final_root() -> None:
+    client = Client(Repository(own=False), foreign_rules())
+    fast_forward(client, "snapshot")
+    repository = client.repository
+    repository.keys["snapshot"].append(key("second"))
+    repository.rules["snapshot"] = {"threshold": 2}
+    client.kept[2] = repository.publish_root()  # under this Root it lapsed
+    repository.rules.clear()
+    repository.publish_root()
+    repository.bodies["snapshot"]["version"] = 1
+    repository.publish("snapshot")
+    del client.kept["timestamp"]
+    repository.publish("timestamp")
+    refused(client, RollbackError)
+
+
 def test_R5_root_and_deletions_are_one_change(image: Client) -> None:
     fast_forward(image, "timestamp")
     image.repository.keys["timestamp"] = [key("fresh")]
