@@ -36,7 +36,7 @@ def _to_stderr(text: str) -> None:
         os.write(2, text.encode("ascii") + b"\n")
 
 
-_take = _to_stderr
+_take: Callable[[str], None] = _to_stderr
 
 
 @contextlib.contextmanager

@@ -6,10 +6,10 @@ a :class:`Wire`, the first one nearest to the device::
 
     wire.attackers = (drop("director/manifest"), replace({path: forged}))
 
-:class:`MemoryTransport` is the device's end (the ``Transport`` port) without sockets and
-without TLS. It judges answers with the agent's own pure parts, ``answers`` and ``pace``,
-against an injected clock, so that an hour of dripping bytes takes no time. The same
-wire can be served over real TLS: ``sim.attacks.loopback``.
+:class:`MemoryTransport` is the device's end (the ``Transport`` port), without sockets
+or TLS. It judges answers with the agent's own pure parts, ``answers`` and ``pace``, by
+an injected clock, so that an hour of dripping bytes takes no time. The same wire can be
+served over real TLS: ``sim.attacks.loopback``.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ Server = Callable[[Request], Response]
 Attacker = Callable[[Server, Request], Response]
 
 
-def answer(body: bytes, status: int = 200, **more: str) -> Response:
-    """A whole answer with its length; ``more`` are headers, ``_`` standing for ``-``."""
+def answer(body: bytes, code: int = 200, /, **more: str) -> Response:
+    """A whole answer with its length; ``more`` are headers, ``_`` stands for ``-``."""
     named = {name.replace("_", "-"): value for name, value in more.items()}
-    return Response(status, {"content-length": str(len(body)), **named}, (body,))
+    return Response(code, {"content-length": str(len(body)), **named}, (body,))
 
 
 # ── an honest server ─────────────────────────────────────────────────────────────────
@@ -258,7 +258,7 @@ def cut(pattern: str, at: int, *, silently: bool = False) -> Attacker:
 
 
 def endless(pattern: str, *, length: int | None = None) -> Attacker:
-    """A body without end; ``length`` is what the head says, chunks if it says nothing."""
+    """A body without end; ``length`` is what the head says, else it comes in chunks."""
 
     def pieces() -> Iterator[bytes]:
         while True:
@@ -322,7 +322,7 @@ def fork(pattern: str, *attackers: Attacker) -> Attacker:
 
 # ── the device's end ─────────────────────────────────────────────────────────────────
 class MemoryTransport:
-    """:class:`~sealift.agent.ports.Transport` over a wire. Waits are told to ``clock``."""
+    """:class:`~sealift.agent.ports.Transport` over a wire; ``clock`` waits for it."""
 
     def __init__(self, wire: Server, clock: Clock) -> None:
         self._wire = wire

@@ -1,1 +1,1 @@
-"""The catalogue of attacks, run against the real code: one function per named attack."""
+"""The catalogue of attacks, run against the real code: one function per row."""

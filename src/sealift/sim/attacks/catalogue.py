@@ -1,10 +1,10 @@
-"""The catalogue of attacks as data: every row of the threat model, none forgotten.
+"""The catalogue of attacks as data: every row of the threat model.
 
 ``required`` is what a run must observe, to the letter: the outcome of each case, joined
 by arrows. An outcome is an error's code; ``installed``, where the device has to go on
 as if nothing had been tried; ``no news``, where it has to stay as it is; or a phrase of
-its own, where the row asks for more than a code. ``demand`` says the row in words, and
-``later`` why nothing runs it yet. ``partly`` names what of a row that runs is not shown.
+its own, where the row asks for more. ``demand`` says the row in words, and ``later``
+why nothing runs it yet. ``partly`` names what of a row that runs is not shown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Actor(StrEnum):
     NETWORK = "network attacker"
     MIRROR = "malicious mirror"
     SERVER = "compromised server"
-    THIEF = "thief of k−1 keys"
+    THIEF = "thief of k-1 keys"
     CLONE = "stolen or cloned device"
     OPERATOR = "malicious operator"
     SUPPLIER = "malicious supplier"
@@ -74,12 +74,12 @@ METADATA = (
     Row("A-02", "Arbitrary software", NET, "a full repository, signed with own keys: refused at the first file", SIG),
     Row("A-03", "Image swapped", MIR, "other bytes of equal length: slot unusable, no boot switch", DIG),
     Row("A-04", "Rollback, every role", NET, "older Timestamp; and by stolen online keys Snapshot, Targets, a delegated role; a role dropped", ROLL, partly="no offline snapshot: bundles come later"),
-    Row("A-05", "Root chain break", NET, "Root N, N+2, 2^53−1; then N+1 by old keys only, by new keys only", ROLL + THEN + SIG),
+    Row("A-05", "Root chain break", NET, "Root N, N+2, 2^53-1; then N+1 by old keys only, by new keys only", ROLL + THEN + SIG),
     Row("A-06", "Freeze by replay", NET, "old valid files past expiry; an install under way still finishes", OLD + THEN + OK),
     Row("A-07", "Freeze by withheld Root", NET, "404 or 403 for N+1: none newer until Root expiry; 5xx", QUIET + THEN + OLD + THEN + FAIL, partly="the Root version in manifests is the server's to look at"),
     Row("A-08", "Equal-version swap", SRV, "a second valid Timestamp of one version: stored bytes stay, no Snapshot request, a remark", QUIET),
     Row("A-09", "Half-cycle freeze", NET, "Timestamp taken, Snapshot withheld; served later", FAIL + THEN + OK),
-    Row("A-10", "Fast-forward", SRV, "stolen online keys sign version 2^53−1; honest files again only after Root rotates, also with a cut between", ROLL + THEN + OK),
+    Row("A-10", "Fast-forward", SRV, "stolen online keys sign version 2^53-1; honest files again only after Root rotates, also with a cut between", ROLL + THEN + OK),
     Row("A-11", "Cross-device fast-forward", NET, "another device's Timestamp v900: nothing stored, ours taken next", MIS + THEN + OK),
     Row("A-12", "Empty-Targets replay", NET, "another device's empty Director Targets", MIS),
     Row("A-13", "Mix-and-match", NET, "files of two releases, hashes, lengths and versions permuted", MIX),
@@ -108,7 +108,7 @@ METADATA = (
 
 KEYS = (
     Row("B-01", "One key counted twice", THF, "one key under two ids, spellings, schemes; a repeated id", SIG + THEN + FORM),
-    Row("B-02", "k−1 thief", THF, "Root, Image Targets with k−1 keys and junk; stolen keys after a rotation", SIG),
+    Row("B-02", "k-1 thief", THF, "Root, Image Targets with k-1 keys and junk; stolen keys after a rotation", SIG),
     Row("B-03", "Role confusion", SRV, "a key of another role, repository or vendor", SIG),
     Row("B-04", "Keys from the artifact", MIR, "keys shipped in metadata or container", SIG),
     Row("B-05", "Director takeover", SRV, "orders unlisted, older, for other hardware", NONE + THEN + COUNT + THEN + HARD),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
@@ -114,7 +115,7 @@ def attack_a_27(ground: Ground) -> Observed:
             if ours != theirs:
                 differing.append(f"graph {seed}, {path}: {ours}, python-tuf {theirs}")
     compared = "; ".join(differing[:3]) or "as python-tuf"
-    too_many = {refusal(lambda it=it: _search(it, "a")) for it in _endless()}
+    too_many = {refusal(partial(_search, it, "a")) for it in _endless()}
     return ground.observed(compared, " | ".join(sorted(too_many)))
 
 
@@ -180,7 +181,7 @@ def _endless() -> Iterator[dict[str, bytes]]:
 
 
 def _repository(keys: Keys, levels: list[list[str]]) -> dict[str, bytes]:
-    """Targets delegates to the first level, whose first role to the second, …"""
+    """Targets delegates to the first level, the first role of that to the second."""
     files: dict[str, bytes] = {}
     meta: dict[str, Any] = {}
     roles = ["targets", *(level[0] for level in levels)]

@@ -68,7 +68,7 @@ class Fence:
         name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else "?"
         if "__pycache__" in name:
             return  # the interpreter's own, at an import
-        if os.path.isabs(name):
+        if name.startswith("/"):
             strayed = not Path(os.path.normpath(name)).is_relative_to(self.inside)
         else:  # beside a directory descriptor, which the event does not tell
             strayed = "/" in name or name in {"", ".", ".."}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -205,7 +206,7 @@ def _take_over(scene: Scene) -> Change:
 
 
 def attack_b_03(ground: Ground) -> Observed:
-    """Every role's file signed by the keys of each other role, also of another vendor."""
+    """Every role's file signed by the keys of each other role, of another vendor."""
     roles = [(name, role) for name in REPOSITORIES for role in ROLES]
 
     def plan(role: tuple[str, str], other: tuple[str, str]) -> Plan:
@@ -329,7 +330,7 @@ def attack_b_09(ground: Ground) -> Observed:
 
 # ── B-10: signatures that are none ───────────────────────────────────────────────────
 def attack_b_10(ground: Ground) -> Observed:
-    """Degenerate signatures under good keys, and any signature under degenerate keys."""
+    """Degenerate signatures under good keys; any signature under degenerate keys."""
     ed25519 = ["", "00", "00" * 63, "00" * 64, "00" * 65, "ff" * 64, "zz" * 64, "é"]
     der = ["", "3006020100020100", "3006020101020101", "30", "00" * 72, "ff" * 72]
     der += ["3006020100020101", "3080020101020101" + "0000", "30080202000102020001"]
@@ -374,7 +375,7 @@ def _under(ground: Ground, shown: Json, signatures: Iterable[str]) -> str:
         found = []
         for signature in signatures:
             forger = scene.forger("director")
-            forger.spoil = {"timestamp": lambda raw, sig=signature: _odd(raw, sig)}
+            forger.spoil = {"timestamp": partial(_odd, signature)}
             files = forger.chain({})
             found.append(scene.attempt(scene.serve("director", files)))
         careful_again(scene, "director", "timestamp")
@@ -383,7 +384,7 @@ def _under(ground: Ground, shown: Json, signatures: Iterable[str]) -> str:
     return ground.play(act)
 
 
-def _odd(raw: bytes, signature: str) -> bytes:
+def _odd(signature: str, raw: bytes) -> bytes:
     return dump({**load(raw), "signatures": [{"keyid": "odd", "sig": signature}]})
 
 

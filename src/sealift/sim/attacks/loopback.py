@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -148,7 +148,7 @@ class Loopback:
         """Whether it is to end."""
         return self._stop.is_set()
 
-    def __enter__(self) -> Loopback:
+    def __enter__(self) -> Self:
         """Begin to serve."""
         self._thread.start()
         return self
@@ -184,6 +184,7 @@ class _Listener(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body go out in two writes
     server: _Listener
 
     def do_GET(self) -> None:
@@ -255,7 +256,7 @@ def over_tls(scene: Scene, tls: Tls, speed: float) -> Iterator[None]:
             server.url,
             TlsFiles(str(server.files.authority)),
             clock,
-            floor=lambda: device.built.timestamp(),
+            floor=device.built.timestamp,
         )
         device.transport = transport
         try:

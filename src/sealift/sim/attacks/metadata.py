@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sealift.sim import network
-from sealift.sim.attacks.forge import Json, bump, dump, load, nothing, put
+from sealift.sim.attacks.forge import Json, bump, dump, load, put
 from sealift.sim.attacks.world import (
     DEVICE,
     INSTALLED,
@@ -18,7 +18,6 @@ from sealift.sim.attacks.world import (
     Scene,
     each,
 )
-
 from sealift.sim.vendor import HARDWARE, PRODUCT, Shape, Supplier
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def attack_a_01(ground: Ground) -> Observed:
 
 
 def attack_a_02(ground: Ground) -> Observed:
-    """Everything after the first Root signed by the attacker, the first Root as well."""
+    """Everything after the first Root signed by the attacker, then the Root as well."""
 
     def plan(repository: str, *, root: bool) -> Plan:
         def act(scene: Scene) -> str:
@@ -179,7 +178,7 @@ def _lists(role: str, *, older: bool) -> Spoil:
 
 
 def attack_a_05(ground: Ground) -> Observed:
-    """Root N again, N+2, the last number there is; then N+1 by old or new keys alone."""
+    """Root N again, N+2, the last number; then N+1 by old or new keys alone."""
 
     def numbered(repository: str, version: int) -> Plan:
         def act(scene: Scene) -> str:
@@ -288,7 +287,7 @@ def attack_a_08(ground: Ground) -> Observed:
 
 
 def attack_a_09(ground: Ground) -> Observed:
-    """The way to Snapshot cut after Timestamp was taken; open again in the next check."""
+    """The way to Snapshot cut after Timestamp was taken, and open in the next check."""
 
     def plan(repository: str) -> Plan:
         def act(scene: Scene) -> str:
@@ -306,7 +305,7 @@ def attack_a_09(ground: Ground) -> Observed:
 
 # ── A-10 to A-12: too new, and somebody else's ───────────────────────────────────────
 def attack_a_10(ground: Ground) -> Observed:
-    """Stolen online keys sign the last version there is, and the vendor rotates them."""
+    """Stolen online keys sign the last version there is; the vendor rotates them."""
 
     def forward(repository: str, roles: tuple[str, ...], *, cut: bool) -> Plan:
         def act(scene: Scene) -> str:
@@ -339,7 +338,7 @@ TARGETS = {"director": ("targets",), "image": ()}
 
 
 def attack_a_11(ground: Ground) -> Observed:
-    """Another device's Timestamp, far ahead of ours and validly signed by our Director."""
+    """Another device's Timestamp, far ahead of ours, validly signed by our Director."""
 
     def plan(scene: Scene) -> str:
         scene.seat(OTHER)

@@ -149,7 +149,7 @@ def _listed(role: str, value: object) -> Change:
 
 
 def _as_timestamp(role: str) -> Plan:
-    """A file of another role, signed with the key of Timestamp and served in its place."""
+    """Another role's file, signed with the key of Timestamp and served in its place."""
 
     def act(scene: Scene) -> str:
         key = scene.vendor.signers("director", "timestamp")
@@ -162,7 +162,7 @@ def _as_timestamp(role: str) -> Plan:
 
 # ── A-25: control data that nobody signed ────────────────────────────────────────────
 def attack_a_25(ground: Ground) -> Observed:
-    """Members beside ``signed``, and in the signatures, that would change everything."""
+    """Members beside ``signed``, and in signatures, that would change everything."""
     unsigned: Json = {
         "threshold": 0,
         "keys": {},
@@ -278,7 +278,7 @@ def _delegated_to(name: str) -> Change:
 
 # ── A-29: what a refusal leaves behind ───────────────────────────────────────────────
 def attack_a_29(ground: Ground) -> Observed:
-    """Bad files, the agent killed at each change of its store, then the honest server."""
+    """Bad files, the agent killed at each change of its store, then honest ones."""
 
     def junk(raw: bytes) -> bytes:
         return raw[: len(raw) // 2]

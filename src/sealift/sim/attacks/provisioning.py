@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,11 +95,10 @@ def _demo_at_signer(scene: Scene) -> str:
             },
         },
     )
-    return each(
-        refusal(act)
-        for key in (marked, published)
-        for act in (lambda: introduce(key), lambda: _authored(scene, timestamp=[key]))
-    )
+    keys: tuple[Key, ...] = (marked, published)
+    introduced = [refusal(partial(introduce, key)) for key in keys]
+    named = [refusal(partial(_authored, scene, timestamp=[key])) for key in keys]
+    return each([*introduced, *named])
 
 
 def _authored(scene: Scene, *, threshold: int = 1, **roles: list[Key]) -> Root:
@@ -109,11 +109,11 @@ def _authored(scene: Scene, *, threshold: int = 1, **roles: list[Key]) -> Root:
 
 
 def attack_b_12(ground: Ground) -> Observed:
-    """Short RSA, curves and schemes off the list; one key in two roles, twice in one."""
+    """Short RSA, curves and schemes off the list; one key in two roles, or twice."""
 
     def plan(scene: Scene) -> str:
         weak = [
-            SSlibKey.from_crypto(rsa.generate_private_key(65537, 1024).public_key()),
+            SSlibKey.from_crypto(rsa.generate_private_key(65537, 1024).public_key()),  # noqa: S505
             SSlibKey.from_crypto(rsa.generate_private_key(65537, 3072).public_key()),
             SSlibKey.from_crypto(ec.generate_private_key(ec.SECP384R1()).public_key()),
             SSlibKey.from_crypto(ec.generate_private_key(ec.SECP521R1()).public_key()),
@@ -128,8 +128,8 @@ def attack_b_12(ground: Ground) -> Observed:
         root = scene.vendor.keys.public("image-root-1")
         people = [scene.thief.public(f"person-{n}") for n in range(3)]
         acts: list[Callable[[], object]] = [
-            *(lambda key=key: introduce(key) for key in weak),
-            *(lambda key=key: _authored(scene, timestamp=[key]) for key in weak),
+            *(partial(introduce, key) for key in weak),
+            *(partial(_authored, scene, timestamp=[key]) for key in weak),
             lambda: _authored(scene, timestamp=[root]),
             lambda: _authored(scene, targets=[people[0], people[0]], threshold=2),
             lambda: _authored(scene, root=people, threshold=1),
@@ -300,8 +300,7 @@ def _refused(scene: Scene) -> str:
         _without(scene),
     ]
     return each(
-        refusal(lambda it=it: require_consent(_reviewed(scene, it), ()))
-        for it in requests
+        refusal(partial(require_consent, _reviewed(scene, it), ())) for it in requests
     )
 
 

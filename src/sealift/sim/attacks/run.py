@@ -17,7 +17,7 @@ from pathlib import Path
 from sealift.core.errors import NotFoundError, SealiftError
 from sealift.sim.attacks.catalogue import CATALOGUE, Row, row
 from sealift.sim.attacks.outcome import code_of
-from sealift.sim.attacks.simulated import Parts
+from sealift.sim.attacks.simulated import SHIPPED, Parts
 from sealift.sim.attacks.world import Ground, Observed
 
 __all__ = ["MODULES", "Attack", "Result", "attacks", "chosen", "run", "run_row"]
@@ -86,14 +86,14 @@ def chosen(ids: Iterable[str]) -> list[Row]:
     return [it for it in CATALOGUE if not wanted or it.id in wanted]
 
 
-def run(rows: Iterable[Row], parts: Parts = Parts()) -> Iterator[Result]:
+def run(rows: Iterable[Row], parts: Parts = SHIPPED) -> Iterator[Result]:
     """Run rows one after the other; yields each result as it comes."""
     known = attacks()
     for found in rows:
         yield run_row(found, known.get(found.id), parts)
 
 
-def run_row(found: Row, attack: Attack | None, parts: Parts = Parts()) -> Result:
+def run_row(found: Row, attack: Attack | None, parts: Parts = SHIPPED) -> Result:
     """Run one row in a temporary directory that is gone afterwards."""
     if found.later or attack is None:
         return Result(found, "", None)

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from sealift.sim.vendor import Release
     from sealift.sim.world import SimClock
 
-__all__ = ["Lived", "Parts", "SimulatedDevice"]
+__all__ = ["SHIPPED", "Lived", "Parts", "SimulatedDevice"]
 
 SLOT_BYTES = 1 << 18
 MOST_BOOTS = 8
@@ -64,12 +64,15 @@ RESTART = 75
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Parts of the agent a test may want otherwise; the defaults are the shipped ones."""
+    """Parts of the agent a test may want otherwise; by default the shipped ones."""
 
     verifier: type[Verifier] = Verifier
     fill: Callable[[Instruction, Transport, Workspace], Fill] = PayloadFill
     calls: Calls = os
     """System calls of the store: where a process can be killed."""
+
+
+SHIPPED = Parts()
 
 
 @dataclass(slots=True)
@@ -112,7 +115,7 @@ class SimulatedDevice:
         factory: Release,
         clock: SimClock,
         transport: Transport,
-        parts: Parts = Parts(),
+        parts: Parts = SHIPPED,
     ) -> None:
         self.directory = directory
         self.device_id = device_id
@@ -299,5 +302,6 @@ slots = {{ a = "slots/a", b = "slots/b" }}
             ),
             outbox=outbox,
             clock=self.clock,
+            policy=wiring.gate(settings),
             check=lambda: None,
         )

@@ -81,7 +81,7 @@ def _release_for(scene: Scene, hardware: str) -> Release:
 
 # ── B-06: the Image repository's online keys ─────────────────────────────────────────
 def attack_b_06(ground: Ground) -> Observed:
-    """Good Snapshot and Timestamp over own Targets; and over fewer roles than before."""
+    """Good Snapshot and Timestamp over own Targets; over fewer roles than before."""
 
     def own(scene: Scene) -> str:
         thief = [scene.thief["targets-1"], scene.thief["targets-2"]]

@@ -15,18 +15,19 @@ from sealift.sim.attacks.world import DEVICE, OTHER, Ground, Observed, Plan, Sce
 from sealift.sim.network import Request, Response, answer, on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sealift.sim.network import Attacker
 
 THEN = " → "
 STAMP, BOXES = "director/metadata/timestamp.json", "director/targets/*"
 FILES = (STAMP, "director/metadata/*.snapshot.json", "image/metadata/*.targets.json")
+GOOD = Tls()
 FAST = 240.0
 """Seconds of the agent's clock in one second of ours."""
 
 
-def tls(plan: Plan, kind: Tls = Tls(), *, speed: float = 1.0) -> Plan:
+def tls(plan: Plan, kind: Tls = GOOD, *, speed: float = 1.0) -> Plan:
     """The same plan, with the device talking to the wire over real TLS."""
 
     def act(scene: Scene) -> str:
@@ -202,10 +203,15 @@ def attack_a_32(ground: Ground) -> Observed:
         *(network.headers(path, content_encoding="gzip") for path in (STAMP, BOXES)),
     ]
     honest = [tls(lambda scene: scene.attempt(), kind) for kind in broken]
-    tricked = [tls(lambda scene, it=it: scene.attempt(it)) for it in tricks]
+    tricks_played = [tls(tricked(it)) for it in tricks]
     return ground.observed(
-        each([ground.each(honest), ground.each(tricked)]), _worthless_tls(ground)
+        each([ground.each(honest), ground.each(tricks_played)]), _worthless_tls(ground)
     )
+
+
+def tricked(attacker: Attacker) -> Plan:
+    """One cycle with this attacker."""
+    return lambda scene: scene.attempt(attacker)
 
 
 def _redirected(path: str, to: str) -> Attacker:

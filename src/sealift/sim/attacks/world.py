@@ -59,6 +59,7 @@ __all__ = [
 DEVICE, OTHER = "dev-0001", "dev-0002"
 INSTALLED, NO_NEWS = "installed", "no news"
 ARROW = " → "
+PLAIN = Shape()
 MOST_STEPS = 200
 
 
@@ -245,7 +246,7 @@ class Scene:
         return self.attempted(*attackers).outcome
 
     def settled(self) -> str:
-        """How an honest cycle ends, if an earlier one may have done its work already."""
+        """How an honest cycle ends, if an earlier one may have done its work."""
         outcome = self.attempt()
         ordered = {it.artifact.sha256 for it in self.vendor.orders[DEVICE]}
         wanted = outcome == NO_NEWS and self.runs() in ordered
@@ -348,25 +349,25 @@ class Ground:
     faults: list[str] = field(default_factory=list)
     controlled: set[Shape] = field(default_factory=set)
 
-    def scene(self, shape: Shape = Shape()) -> Scene:
+    def scene(self, shape: Shape = PLAIN) -> Scene:
         """A new scene; the first of its shape is tried without an attack as well."""
         if shape not in self.controlled:
             self.controlled.add(shape)
             self._control(shape)
         return self._scene(shape, self.parts)
 
-    def play(self, plan: Plan, shape: Shape = Shape()) -> str:
+    def play(self, plan: Plan, shape: Shape = PLAIN) -> str:
         """A scene, a plan, the honest cycle after it; what the plan came to."""
         scene = self.scene(shape)
         outcome = plan(scene)
         scene.recovers()
         return outcome
 
-    def each(self, plans: Iterable[Plan], shape: Shape = Shape()) -> str:
+    def each(self, plans: Iterable[Plan], shape: Shape = PLAIN) -> str:
         """Several variants of one case, each in a scene of its own."""
         return each(self.play(plan, shape) for plan in plans)
 
-    def together(self, plans: Iterable[Plan], shape: Shape = Shape()) -> str:
+    def together(self, plans: Iterable[Plan], shape: Shape = PLAIN) -> str:
         """Several variants one after the other in one scene; for those that refuse."""
         return self.play(lambda scene: each([plan(scene) for plan in plans]), shape)
 
