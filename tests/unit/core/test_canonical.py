@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 import tracemalloc
 import unicodedata
@@ -40,6 +41,7 @@ def test_what_is_strict_json_is_read(text: str, value: object) -> None:
     [
         b"",
         b" ",
+        b"[" + b"[]," * 33 + b"]]",
         b"{",
         b"nul",
         b"1 2",
@@ -142,7 +144,8 @@ def test_A22_a_flood_is_refused_in_bounded_time_and_memory(raw: bytes) -> None:
         with pytest.raises(FormatError):
             parse(raw, ROOT_CAP)
         spent.append(time.process_time() - start)
-    assert min(spent) < 0.1
+    traced = sys.gettrace() is not None  # coverage makes all of it far slower
+    assert min(spent) < (2.0 if traced else 0.1)
     tracemalloc.start()
     with pytest.raises(FormatError):
         parse(raw, ROOT_CAP)

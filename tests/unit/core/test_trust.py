@@ -574,6 +574,13 @@ def test_all_metadata_of_a_check_together_is_capped(image: Client) -> None:
     image.refresh()
 
 
+def test_a_damaged_kept_file_is_remarked_once(image: Client) -> None:
+    image.refresh()
+    image.kept["timestamp"] = b"{"
+    image.repository.publish_root()
+    assert image.refresh().state.remarks == ("kept timestamp: format.malformed",)
+
+
 # ── X1 and issued ────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets"])
 @pytest.mark.parametrize("device", ["dev-0002", None])
