@@ -27,7 +27,7 @@ class Limits:
     metadata_bytes: int = 5_000_000
     container_bytes: int = 64 * 1024**3
     ecus: int = 256
-    device_rate: int = 600
+    device_rate: int = 3000
     operator_rate: int = 6000
     connections: int = 2000
 
@@ -123,6 +123,8 @@ def load(path: Path) -> Config:
     try:
         with path.open("rb") as stream:
             raw = stream.read(CONFIG_BYTES_MAX + 1)
+        if len(raw) > CONFIG_BYTES_MAX:
+            raise InvalidConfigError(f"{path} has more than {CONFIG_BYTES_MAX} bytes")
         found = tomllib.loads(raw.decode("utf-8"))
     except OSError as error:
         raise InvalidConfigError(

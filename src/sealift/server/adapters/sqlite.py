@@ -47,7 +47,11 @@ class SqliteStore:
         place = _MEMORY if path is None else str(path)
         self._lock = threading.Lock()
         self._writer = _Connection(place, "PRAGMA synchronous = full")
-        self._migrate()
+        try:
+            self._migrate()
+        except BaseException:
+            self._writer.close()
+            raise
         self._reader = (
             self._writer
             if path is None

@@ -1,0 +1,137 @@
+"""The store: one writer at a time, all or nothing, durable when it returns."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from sealift.core.errors import SpaceError, StateError
+from sealift.server import jobs
+from sealift.server.adapters.migrations import MIGRATIONS
+from sealift.server.adapters.sqlite import SqliteStore
+from tests.unit.server.world import START, World
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SqliteStore:
+    return SqliteStore(tmp_path / "db")
+
+
+def token(store: SqliteStore) -> str | None:
+    return store.reader.housekeeping.token()
+
+
+def test_all_or_nothing(store: SqliteStore) -> None:
+    """An error in the body undoes everything; a clean end commits it."""
+    with pytest.raises(ZeroDivisionError), store.begin() as session:
+        session.housekeeping.set_token("a", START)
+        raise ZeroDivisionError
+    assert token(store) is None
+    with store.begin() as session:
+        session.housekeeping.set_token("a", START)
+        assert token(store) is None  # readers see only what is committed
+    assert token(store) == "a"
+    store.close()
+
+
+def test_many_writers_queue(store: SqliteStore) -> None:
+    """Read-then-write from many threads loses no update and is never locked out."""
+
+    def add() -> None:
+        for _ in range(20):
+            with store.begin() as session:
+                seen = int(session.housekeeping.token() or 0)
+                session.housekeeping.set_token(str(seen + 1), START)
+
+    threads = [threading.Thread(target=add) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert token(store) == "100"
+    store.close()
+
+
+def test_two_processes_may_write(tmp_path: Path) -> None:
+    """A second store on the same file (`token rotate`) waits for its turn."""
+    first, second = SqliteStore(tmp_path / "db"), SqliteStore(tmp_path / "db")
+    for store in (first, second) * 3:
+        with store.begin() as session:
+            session.housekeeping.set_token(str(id(store)), START)
+    assert token(first) == str(id(second))
+    first.close()
+    second.close()
+
+
+def test_reader_cannot_write(store: SqliteStore) -> None:
+    """The reading session refuses to change anything."""
+    with pytest.raises(StateError, match="readonly"):
+        store.reader.housekeeping.set_token("a", START)
+    store.close()
+
+
+def test_commits_are_durable(tmp_path: Path) -> None:
+    """The writer waits for the disk; the log is a write-ahead log; keys are checked."""
+    store = SqliteStore(tmp_path / "db")
+    rows = store._writer.rows
+    assert rows("PRAGMA synchronous") == [(2,)]
+    assert rows("PRAGMA journal_mode") == [("wal",)]
+    assert rows("PRAGMA foreign_keys") == [(1,)]
+    store.close()
+
+
+def test_full_disk_is_said(store: SqliteStore) -> None:
+    """No room is ``device.space``, and nothing is half done."""
+    pages = store._writer.rows("PRAGMA page_count")[0][0]
+    store._writer.rows(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(SpaceError), store.begin() as session:
+        for number in range(5000):
+            session.housekeeping.take_lease(f"job {number}", "me", START, START)
+    assert store.reader.audit.size() == 0
+    store.close()
+
+
+def test_newer_schema_is_refused(tmp_path: Path) -> None:
+    """A database of a newer Sealift is not touched."""
+    SqliteStore(tmp_path / "db").close()
+    other = sqlite3.connect(tmp_path / "db")
+    other.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    other.close()
+    with pytest.raises(StateError, match="schema"):
+        SqliteStore(tmp_path / "db")
+
+
+def test_memory_store() -> None:
+    """The same store on memory, for tests and simulations."""
+    store = SqliteStore(None)
+    with store.begin() as session:
+        session.housekeeping.set_token("a", START)
+    assert token(store) == "a"
+    store.close()
+
+
+def test_lease_is_held_by_one(store: SqliteStore) -> None:
+    """A job is taken once; when its holder dies the lease runs out."""
+    until = START + timedelta(minutes=5)
+    with store.begin() as session:
+        desk = session.housekeeping
+        assert desk.take_lease("job", "one", START, until)
+        assert not desk.take_lease("job", "two", START, until)
+        assert desk.take_lease("job", "two", until, until + timedelta(minutes=5))
+        desk.finish("job", "one", START)  # too late: it is not one's any more
+        assert not desk.take_lease("job", "three", until, until)
+        desk.finish("job", "two", until + timedelta(hours=1))
+        assert not desk.take_lease("job", "two", until, until)
+    store.close()
+
+
+def test_jobs_run_when_due(world: World) -> None:
+    """Each due job runs once, and again after its interval."""
+    assert jobs.run_due(world.means, "me") == ["image-refresh"]
+    assert jobs.run_due(world.means, "me") == []
+    world.clock.forward(minutes=11)
+    assert jobs.run_due(world.means, "me") == ["image-refresh"]
