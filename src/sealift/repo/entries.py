@@ -18,14 +18,17 @@ from sealift.core.errors import LimitError, MalformedError, UnsafeNameError
 from sealift.core.types import Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from sealift.core.types import Container
 
 __all__ = [
     "Listed",
     "Order",
+    "check",
+    "check_must_match",
     "check_name",
+    "check_text",
     "director_entries",
     "image_entry",
     "listed",
@@ -154,15 +157,24 @@ def check(artifact: Artifact) -> None:
     }.items():
         if not 0 < count <= COUNT_MAX:
             raise LimitError(f"{artifact.name}: {what} {count} is out of range")
-    if not 0 <= artifact.release_counter <= COUNT_MAX:
-        raise LimitError(f"{artifact.name}: release counter is out of range")
-    if not 0 < len(artifact.hardware_ids) <= HARDWARE_IDS_MAX:
+    check_must_match(artifact.hardware_ids, artifact.release_counter)
+    check_text(artifact.version)
+
+
+def check_must_match(hardware_ids: Collection[str], release_counter: int) -> None:
+    """Refuse hardware ids or a counter that no Targets file may hold.
+
+    Raises:
+        LimitError: too few, too many, or out of range.
+    """
+    if not 0 <= release_counter <= COUNT_MAX:
+        raise LimitError(f"release counter {release_counter} is out of range")
+    if not 0 < len(hardware_ids) <= HARDWARE_IDS_MAX:
         raise LimitError(
-            f"{artifact.name}: {len(artifact.hardware_ids)} hardware ids",
-            hint=f"name 1 to {HARDWARE_IDS_MAX}",
+            f"{len(hardware_ids)} hardware ids", hint=f"name 1 to {HARDWARE_IDS_MAX}"
         )
-    for text in (artifact.version, *artifact.hardware_ids):
-        check_text(text)
+    for hardware_id in hardware_ids:
+        check_text(hardware_id)
 
 
 def check_text(text: str) -> None:

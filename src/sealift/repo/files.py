@@ -27,6 +27,7 @@ __all__ = [
     "digest_of",
     "make_directory",
     "read_bounded",
+    "sync_directory",
     "translated",
     "write_atomic",
 ]
@@ -161,10 +162,11 @@ def _write(path: Path, raw: bytes, mode: int, *, replace: bool) -> None:
             os.link(temporary, path)  # fails if the name is taken
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make what was renamed or made in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -12,8 +12,6 @@ A desk has no network and needs none; what it makes leaves it as files.
 
 from __future__ import annotations
 
-import os
-import shutil
 import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tuf.api.metadata import Metadata, Root, Targets
 
 from sealift.core.errors import InvalidConfigError, SealiftError, StateError
-from sealift.repo.files import DirectoryStore, read_bounded
+from sealift.repo.files import DirectoryStore, read_bounded, write_atomic
+from sealift.repo.fresh import fresh_directory
 from sealift.repo.repository import file_name, newest, read
 
 if TYPE_CHECKING:
@@ -185,29 +184,15 @@ def making(path: Path, policy: Policy) -> Iterator[Desk]:
     """Make a desk; it gets its name only when the body is through.
 
     Raises:
-        InvalidConfigError: something is there already, or it cannot be written.
+        InvalidConfigError, SpaceError, BusyError: as ``fresh_directory``.
     """
-    target = path.absolute()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidConfigError(
-            f"{path} exists already", hint="a desk is made in a new, empty directory"
-        )
-    draft = Desk(target.with_name(f".{target.name}.new-{os.getpid()}"), policy)
-    try:
-        draft.path.mkdir(mode=0o700)
-        draft.keys.mkdir(mode=0o700)
+    with fresh_directory(path, mode=0o700) as draft:
+        (draft / "keys").mkdir(mode=0o700)
         for repository in REPOSITORIES:
-            (draft.path / "metadata" / repository).mkdir(parents=True)
-        (draft.path / "policy.toml").write_text(policy.to_toml())
-        yield draft
-        draft.path.rename(target)
-    except OSError as error:
-        raise InvalidConfigError(
-            f"{path} cannot be made: {error.strerror}",
-            hint="the directory above it must exist and be writable, with room",
-        ) from error
-    finally:
-        shutil.rmtree(draft.path, ignore_errors=True)
+            (draft / "metadata" / repository).mkdir(parents=True)
+        raw = policy.to_toml().encode()
+        write_atomic(draft / "policy.toml", raw, mode=0o644)
+        yield Desk(draft, policy)
 
 
 def _days(found: dict[str, Any], name: str) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import stat
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +30,9 @@ from sealift.core.payload import PRESET, pack_full
 from sealift.core.types import Artifact
 from sealift.core.version import compare
 from sealift.repo import image, signing
-from sealift.repo.entries import Listed
+from sealift.repo.entries import Listed, check_must_match
 from sealift.repo.files import read_bounded, translated, write_atomic
+from sealift.repo.fresh import fresh_directory, require_free
 from sealift.sign.release import Release, propose
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Description:
         """Refuse names that are no plain file names, before any byte is read.
 
         Raises:
-            UnsafeNameError, RefusedError: with what is wrong.
+            UnsafeNameError, RefusedError, LimitError: with what is wrong.
         """
         for text, form in (
             (self.product, _NAME),
@@ -88,6 +88,7 @@ class Description:
                 "a release names the hardware it is for, each id once",
                 hint="--hardware-id ID, repeated for several",
             )
+        check_must_match(self.hardware_ids, self.counter)
 
     @property
     def path(self) -> str:
@@ -130,10 +131,10 @@ def pack(
     check_line(description, list(known.values()), accept)
     digest = None if sbom is None else _sbom_digest(sbom)
     with _opened(source) as (descriptor, length):
-        _require_free(target)
+        require_free(target)
         if dry_run:
             return None
-        with _making(target) as draft:
+        with fresh_directory(target, mode=0o755) as draft:
             packed = _packed(descriptor, length, draft, description, preset, progress)
             sequence = 1 + max((entry.sequence for entry in known.values()), default=0)
             release = Release(
@@ -193,7 +194,7 @@ def _packed(
     before = os.fstat(descriptor)
     try:
         with (
-            ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+            _pool() as pool,
             tempfile.TemporaryFile(dir=draft) as spool,
             (draft / description.file).open("xb") as out,
         ):
@@ -214,6 +215,16 @@ def _packed(
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
         raise LengthError("the image changed while it was packed", hint="pack it again")
     return packed
+
+
+@contextmanager
+def _pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads that do not go on with what nobody waits for any more."""
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _artifact(description: Description, packed: Packed) -> Artifact:
@@ -268,28 +279,6 @@ def _opened(source: Path) -> Iterator[tuple[int, int]]:
         yield descriptor, length
     finally:
         os.close(descriptor)
-
-
-def _require_free(target: Path) -> None:
-    if target.exists() or target.is_symlink():
-        raise InvalidConfigError(
-            f"{target} exists already", hint="give --out a new directory"
-        )
-
-
-@contextmanager
-def _making(target: Path) -> Iterator[Path]:
-    """A directory that gets its name only when the body is through."""
-    place = target.absolute()
-    draft = place.with_name(f".{place.name}.new-{os.getpid()}")
-    try:
-        draft.mkdir(mode=0o755)
-        yield draft
-        draft.rename(place)
-    except OSError as error:
-        raise translated(target, error, "made") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _sbom_digest(path: Path) -> bytes:

@@ -5,8 +5,8 @@ the request says *about* itself is believed. Each finding comes from the propose
 compared with the version before them; what our own programs would not have written is a
 finding too, so that nothing in the signed bytes stays unsaid.
 
-A *dangerous* finding has a word (``accept``). Signing is refused until the signer has
-said every such word; findings without one can be neither accepted nor signed.
+A *danger* has a word. Signing is refused until the signer has said every such word.
+What is *refused* has none: nobody signs it.
 """
 
 from __future__ import annotations
