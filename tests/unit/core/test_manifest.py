@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -314,7 +315,8 @@ def results(size: int) -> EcuReport:
 def test_a_report_has_at_most_16_kib(size: int) -> None:
     report = results(size)
     if size <= 16_384:
-        assert verify_manifest(made(MANIFEST, report, RADIO), INVENTORY)
+        found = verify_manifest(made(MANIFEST, report, RADIO), INVENTORY)
+        assert found.reports == (report, RADIO)
         return
     with pytest.raises(LimitError):
         sign_report(report, PRIMARY)
@@ -375,6 +377,14 @@ def test_M14_what_is_plain_stays_as_it_is(text: str) -> None:
 @given(st.binary(max_size=100) | st.text(max_size=50).map(str.encode))
 def test_any_bytes_are_a_manifest_or_refused(raw: bytes) -> None:
     refused(raw)
+
+
+def test_the_example_of_the_document_verifies() -> None:
+    text = (Path(__file__).parents[3] / "docs/formats.d/15-manifest.md").read_text()
+    example = text.partition("```json\n")[2].partition("```")[0].encode()
+    main = {"dev-0001-main": INVENTORY.units["dev-0001-main"]}
+    found = verify_manifest(example, replace(INVENTORY, units=main))
+    assert found.reports[0].results == (RESULT,)
 
 
 def test_an_ecdsa_key_signs_reports_too() -> None:
