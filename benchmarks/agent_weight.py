@@ -132,7 +132,7 @@ def _run(station: Station, result: Result) -> None:
     }
     station.power_on()
     station.wait("info poll", times=POLLS)
-    (parent,) = station.agents()
+    parent = station.tell("status")["agent"]["pid"]
     result.figures["idle_rss_mib"] = rss_mib(parent)
     result.figures["idle_pss_mib"] = _pss_mib(parent)
     for number, (name, release) in enumerate(packed.items(), 1):
@@ -142,7 +142,7 @@ def _run(station: Station, result: Result) -> None:
         result.figures[f"peak_rss_mib_{name}"] = sampler.largest
         result.figures[f"peak_sum_mib_{name}"] = sampler.total
         result.figures[f"peak_pss_mib_{name}"] = sampler.proportional
-    (parent,) = station.agents()
+    parent = station.tell("status")["agent"]["pid"]
     result.figures["idle_rss_mib_after"] = rss_mib(parent)
 
 
@@ -183,7 +183,7 @@ class Sampler:
     def _look(self) -> None:
         pids = self.station.agents()
         self.total = max(self.total, sum(rss_mib(pid) for pid in pids))
-        self.largest = max(self.largest, *(peak_rss_mib(pid) for pid in pids))
+        self.largest = max([self.largest, *(peak_rss_mib(pid) for pid in pids)])
         self.proportional = max(self.proportional, sum(_pss_mib(pid) for pid in pids))
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from sealift.agent import wiring
+from sealift.agent import log, wiring
 from sealift.agent.clock import SystemClock
 from sealift.agent.cycle import Cycle, Stoppable
 from sealift.agent.keyfile import FileKey
 from sealift.agent.outbox import Outbox
 from sealift.agent.ports import Progress
 from sealift.agent.report import Reporter
-from sealift.agent.storage import Store
+from sealift.agent.storage import Forgiving, Store
 from sealift.agent.trust import Verifier
 
 if TYPE_CHECKING:
@@ -39,14 +39,16 @@ def cycle(
     provision = wiring.provision(config)
     floor = provision.build_time.timestamp()
     way = Stoppable(wiring.transport(config, clock, lambda: floor), check)
-    outbox = Outbox(storage)
+    kept = Forgiving(storage, lambda error: log.failed("state", error))
+    verifier = Verifier(way, kept, clock, provision)
+    outbox = Outbox(storage, int(verifier.standing().now.timestamp()))
     return Cycle(
         part=wiring.component(config, way, clock, progress or Progress()),
         journal=wiring.journal(config),
         floors=wiring.floors(config),
         storage=storage,
         way=way,
-        verifier=Verifier(way, storage, clock, provision),
+        verifier=verifier,
         reporter=Reporter(
             wiring.myself(config),
             FileKey(config.report_key),

@@ -220,7 +220,7 @@ class Cycle:
         done = self._outbox.deliver(self._way)
         self._poll_seconds = done.poll_seconds or self._poll_seconds
         for code in done.refused:
-            log.write("error", "report", code=code, message="the server refused it")
+            log.write("error", "report", code=code, message="a report was given up")
         if done.error is not None:
             log.failed("report", done.error, waiting=self._outbox.waiting)
 

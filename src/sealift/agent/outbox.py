@@ -39,6 +39,7 @@ REPORT_LIMIT = 64 * 1024
 
 PATH = "director/manifest"
 _STATE = "outbox"
+_REPORT = "report."
 _ANSWER_LIMIT = 4096
 _STATE_LIMIT = 64 * 1024
 
@@ -94,10 +95,17 @@ def look(records: Readable) -> Looks:
 
 
 class Outbox:
-    """The queue of one device; there is one, whatever the number of components."""
+    """The queue of one device; there is one, whatever the number of components.
 
-    def __init__(self, storage: Storage) -> None:
+    ``least`` is a counter above any that can have been used, such as the time in
+    seconds. If the record of the queue is damaged, counting goes on above it and the
+    next report says ``gap``: a device that cannot report would be a device that cannot
+    finish an update. Without a ``least`` the damage is raised.
+    """
+
+    def __init__(self, storage: Storage, least: int | None = None) -> None:
         self._storage = storage
+        self._least = least
 
     def link(self) -> Link:
         """What the next report must say.
@@ -190,7 +198,19 @@ class Outbox:
         self._storage.commit({**changes, _STATE: _encoded(queue)})
 
     def _queue(self) -> _Queue:
-        return _read(self._storage)
+        try:
+            return _read(self._storage)
+        except StateError:
+            if self._least is None:
+                raise
+            return self._begun_anew(self._least)
+
+    def _begun_anew(self, least: int) -> _Queue:
+        """What is still there waits on; nothing of the lost record is guessed."""
+        names = self._storage.names(_REPORT)
+        waiting = tuple(int(name.removeprefix(_REPORT), 16) for name in names)
+        counter = max(least, *waiting, 0)
+        return _Queue(counter=counter, gap=True, waiting=waiting)
 
 
 def _read(records: Readable) -> _Queue:
@@ -207,7 +227,7 @@ def _is_final(error: SealiftError) -> bool:
 
 
 def _name(counter: int) -> str:
-    return f"report.{counter:016x}"
+    return f"{_REPORT}{counter:016x}"
 
 
 def _encoded(queue: _Queue) -> bytes:

@@ -9,7 +9,7 @@ from sealift.agent import child, log, runtime, wiring
 from sealift.agent.clock import SystemClock
 from sealift.agent.daemon import Daemon, Pace
 from sealift.agent.signals import Signals
-from sealift.agent.storage import Overlay, claim
+from sealift.agent.storage import Forgiving, Overlay, claim
 from sealift.agent.trust import Verifier
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def serve(config: Config) -> int:
     directory = claim(config.state)
     floor = wiring.BUILD_TIME.timestamp()
     way = wiring.transport(config, clock, lambda: floor)
-    verifier = Verifier(way, Overlay(directory), clock, wiring.provision(config))
+    kept = Forgiving(Overlay(directory), lambda _: None)  # a child tells of it
+    verifier = Verifier(way, kept, clock, wiring.provision(config))
     signals = Signals()
 
     def work() -> Ended:

@@ -34,7 +34,9 @@ from sealift.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sealift.agent.ports import Storage
 
 RECORD_LIMIT = 16 << 20
 """Most bytes of one record; the largest metadata file has 5 MB."""
@@ -172,7 +174,8 @@ class Records:
         """The bytes of a record, ``None`` if there is none.
 
         Raises:
-            StateError: it is damaged or cannot be read. TrustAnchorError: wrong mode.
+            DamagedError: it is not what was written. StateError: it cannot be read.
+            TrustAnchorError: wrong owner or mode.
         """
         for _ in range(_LOOKS):
             generation = self._index().get(name)
@@ -181,7 +184,7 @@ class Records:
             found = self._file(_file_name(name, generation), name)
             if found is not None:
                 return found
-        raise StateError(f"record {name} is lost", record=name)
+        raise DamagedError(f"record {name} is lost", record=name)
 
     def names(self, prefix: str = "") -> Sequence[str]:
         """The names in use that begin with ``prefix``, sorted."""
@@ -254,6 +257,42 @@ class Overlay:
         return sorted(
             n for n, d in found.items() if d is not None and n.startswith(prefix)
         )
+
+
+class Forgiving:
+    """A store in which a damaged record counts as absent (E6).
+
+    For what can be fetched and verified anew: one rotten block must not end updates for
+    ever. ``tell`` hears of each. Not for counters.
+    """
+
+    def __init__(self, below: Storage, tell: Callable[[StateError], None]) -> None:
+        self._below = below
+        self._tell = tell
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a record, ``None`` if there is none, or none that is whole.
+
+        Raises:
+            StateError, TrustAnchorError: it cannot be read for another reason.
+        """
+        try:
+            return self._below.read(name)
+        except DamagedError as error:
+            self._tell(error)
+            return None
+
+    def commit(self, changes: Mapping[str, bytes | None]) -> None:
+        """As the store below.
+
+        Raises:
+            SpaceError, StateError: nothing changed.
+        """
+        self._below.commit(changes)
+
+    def names(self, prefix: str = "") -> Sequence[str]:
+        """As the store below."""
+        return self._below.names(prefix)
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────

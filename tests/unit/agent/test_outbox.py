@@ -222,3 +222,17 @@ def test_answer_is_a_status_never_an_instruction(
 ) -> None:
     """Of the answer only the poll interval is heard."""
     assert outbox._poll_seconds(answer) == seconds
+
+
+def test_damaged_queue_goes_on_above_every_counter_used() -> None:
+    """With a `least`, counting continues above it, and the hole is admitted."""
+    store = Store(DIRECTORY, PosixDisk())
+    reports = fill(Outbox(store), 3)
+    store.commit({"outbox": b"rotten"})
+    found, server = Outbox(store, least=1_000_000), Server()
+    link = found.link()
+    assert (link.counter, link.previous, link.gap) == (1_000_001, None, True)
+    found.add(link, b"after")
+    assert Outbox(store).link().counter == 1_000_002
+    found.deliver(server)
+    assert server.received == [*reports, b"after"]

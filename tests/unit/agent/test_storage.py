@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealift.agent.storage import RECORD_LIMIT, Records, Store, claim, look
+from sealift.agent.storage import (
+    RECORD_LIMIT,
+    Forgiving,
+    Overlay,
+    Records,
+    Store,
+    claim,
+    look,
+)
 from sealift.core.errors import (
     BusyError,
     LimitError,
@@ -332,3 +340,39 @@ def test_missing_parent_is_device_state(tmp_path: Path) -> None:
     """A state directory that cannot be made is named, with the reason."""
     with pytest.raises(StateError, match="cannot be made"):
         claim(str(tmp_path / "no/where"))
+
+
+# ── views of a store ─────────────────────────────────────────────────────────────────
+def test_forgiving_store_takes_damage_for_absence_and_tells() -> None:
+    """What can be fetched again may be missing; other trouble is still raised."""
+    disk = settled(OLD)
+    disk.names["journal@1"].data = b"rotten"
+    told: list[StateError] = []
+    store = Forgiving(Store(DIRECTORY, disk), told.append)
+    assert store.read("journal") is None
+    assert store.read("kept") == b"k"
+    assert [error.fields["record"] for error in told] == ["journal"]
+    disk.names["kept@1"].mode = 0o644
+    with pytest.raises(TrustAnchorError):
+        store.read("kept")
+    store.commit({"journal": b"new"})
+    assert store.read("journal") == b"new"
+    assert list(store.names("j")) == ["journal"]
+
+
+def test_overlay_writes_nothing(tmp_path: Path) -> None:
+    """A dry run sees its own changes, and nobody else ever does."""
+    path = str(tmp_path / "s")
+    directory = claim(path)
+    Store(directory).commit({"a": b"1", "b": b"2"})
+    overlay = Overlay(directory)
+    overlay.commit({"a": b"x", "b": None, "c": b"3"})
+    assert (overlay.read("a"), overlay.read("b"), overlay.read("c")) == (
+        b"x",
+        None,
+        b"3",
+    )
+    assert list(overlay.names()) == ["a", "c"]
+    assert content(Records(directory)) == {"a": b"1", "b": b"2"}
+    assert Overlay(None).read("a") is None
+    os.close(directory)
