@@ -17,13 +17,14 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from sealift.core.errors import (
+    ClockError,
     InvalidConfigError,
     PassphraseError,
     RefusedError,
@@ -60,6 +61,11 @@ __all__ = [
 SECRET_BYTES_MAX = 4096
 """Bytes of a passphrase or token file read at most."""
 
+MADE = datetime(2026, 11, 1, tzinfo=UTC)
+"""This program did not exist before."""
+SANE = timedelta(days=20 * 365)
+"""Nor is it trusted with a clock so far ahead (``uptane.md`` 1.4)."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, go ahead.")]
 DryRun = Annotated[
@@ -87,8 +93,19 @@ def group(text: str) -> typer.Typer:
 
 
 def now() -> datetime:
-    """The clock of this program, the only one below ``main``; all else is handed it."""
-    return datetime.now(UTC)  # noqa: TID251
+    """The clock of this program, the only one below ``main``; all else is handed it.
+
+    Raises:
+        ClockError: it cannot be right. What is signed by it would expire at once, or
+            hold for decades.
+    """
+    found = datetime.now(UTC)  # noqa: TID251
+    if not MADE <= found <= MADE + SANE:
+        raise ClockError(
+            f"this machine's clock says {found:%Y-%m-%d}, which cannot be right",
+            hint="set the clock; a machine without a network has nobody else to ask",
+        )
+    return found
 
 
 # ── results ──────────────────────────────────────────────────────────────────────────

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 FOREVER = timedelta(days=400)
+"""Nothing is valid longer, so nothing was made longer before its expiry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,19 @@ def _root_origin(root: Metadata[Root], trusted: Root | None) -> Iterator[Finding
 
 
 def _common(request: Request, now: datetime) -> Iterator[Finding]:
-    signed, base = request.proposed.signed, request.base
+    signed, base, root = request.proposed.signed, request.base, request.root
+    if root is not None and now >= root.signed.expires:
+        yield danger(
+            "expired-root",
+            f"root version {root.signed.version} expired "
+            f"{utc_text(root.signed.expires)}, or this machine's clock is wrong; only "
+            f"a new Root helps devices then",
+        )
+    if root is not None and now < root.signed.expires - FOREVER:
+        yield refused(
+            f"this machine's clock says {utc_text(now)}, before root version "
+            f"{root.signed.version} can have been made"
+        )
     before = base.signed.version if base is not None else 0
     if signed.version != before + 1:
         yield danger(

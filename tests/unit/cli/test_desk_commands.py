@@ -6,6 +6,10 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -327,3 +331,20 @@ def test_a_directory_nobody_may_write_to(run: Run, office: Path) -> None:
         target = "closed/rel"
     found = run(*PACK, "--version", "1.0.0", "--out", target, status=2)
     assert found["error"]["code"] == "config.invalid"
+
+
+def test_an_interrupt_while_packing_leaves_nothing(office: Path) -> None:
+    """Ctrl-C ends with 130 and without a half release."""
+    (office / "image").write_bytes(os.urandom(64 << 20))
+    words = [*PACK, "--version", "1.0.0", "--out", "rel"]
+    packing = subprocess.Popen(
+        [sys.executable, "-c", "from sealift.cli.main import main; raise SystemExit(main())",
+         *words],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (office / ".rel.part").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    packing.send_signal(signal.SIGINT)
+    assert packing.wait(60) == 130
+    assert not list(office.glob("*rel*"))

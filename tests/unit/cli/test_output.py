@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pytest
 
 from sealift.cli import output
-from sealift.core.errors import InvalidConfigError, PassphraseError
+from sealift.core.errors import ClockError, InvalidConfigError, PassphraseError
 
 # value → what a terminal may see
 CLEAN = [
@@ -130,3 +131,19 @@ def test_without_a_terminal_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(InvalidConfigError):
         output.confirm("Really?", yes=False)
     output.confirm("Really?", yes=True)
+
+
+@pytest.mark.parametrize("year", [1970, 2100])
+def test_a_clock_that_cannot_be_right_is_refused(
+    year: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is signed by a dead battery's time."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return cls(year, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(output, "datetime", Clock)
+    with pytest.raises(ClockError):
+        output.now()

@@ -147,6 +147,16 @@ def test_what_is_never_signed() -> None:
             require_consent(judged(request), judged(request).words())
 
 
+def test_a_wrong_clock_is_told() -> None:
+    """A desk in 1970 signs nothing; one in 2100 finds its Root expired."""
+    request = release(artifact("1.1.0", 3), expires=NOW.replace(year=2101))
+    own: dict[str, Any] = {"trusted": ROOT.signed, "trusted_base": request.base}
+    early = review(request, now=NOW.replace(year=1970), **own)
+    assert any(f.level is Level.REFUSED for f in early.findings)
+    late = review(request, now=NOW.replace(year=2100), **own)
+    assert "expired-root" in late.words()
+
+
 # ── whose word is it ─────────────────────────────────────────────────────────────────
 def test_a_root_of_the_requests_own_is_a_danger() -> None:
     """Without a copy of one's own, the signer compares by hand and says so."""
