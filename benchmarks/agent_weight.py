@@ -181,10 +181,21 @@ class Sampler:
                 self._look()
 
     def _look(self) -> None:
-        pids = self.station.agents()
+        pids = _parent_and_child(self.station.agents())
         self.total = max(self.total, sum(rss_mib(pid) for pid in pids))
         self.largest = max([self.largest, *(peak_rss_mib(pid) for pid in pids)])
         self.proportional = max(self.proportional, sum(_pss_mib(pid) for pid in pids))
+
+
+def _parent_and_child(pids: list[int]) -> list[int]:
+    """Without what a process is for an instant between fork and exec."""
+    above = {pid: _parent(pid) for pid in pids}
+    (top,) = (pid for pid, parent in above.items() if parent not in above)
+    return [pid for pid in pids if pid == top or above[pid] == top]
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def _pss_mib(pid: int) -> float:
