@@ -194,7 +194,7 @@ class SlotDevice(Protocol):
         ...
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes at ``offset`` (fewer only at the end of the slot)."""
+        """Exactly ``length`` bytes at ``offset``, fewer only at the end of the slot."""
         ...
 
     def write(self, offset: int, data: bytes) -> None:
@@ -274,7 +274,13 @@ class Fill(Protocol):
     When it returns, every segment was verified and flushed.
     """
 
-    def __call__(self, into: SlotDevice, base: SlotDevice | None, /) -> None: ...
+    def __call__(self, into: SlotDevice, base: SlotDevice | None, /) -> None:
+        """Fill ``into``; done again after a cut, it goes on where it was.
+
+        Raises:
+            PayloadError, TransportError, SlotError, SpaceError: as its maker says.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,10 +324,10 @@ class Installer(Protocol):
         ...
 
     def arm(self, order: Instruction, slot: Slot) -> Armed | Running:
-        """Tell the loader to try ``slot`` next, after one more look at its bytes (D-01).
+        """Tell the loader to try ``slot`` next, after one more look at it (D-01).
 
         Raises:
-            SlotError: the slot no longer holds the image. BootError: the loader refused.
+            SlotError: the slot does not hold the image. BootError: the loader refused.
         """
         ...
 
@@ -338,7 +344,7 @@ class Installer(Protocol):
         ...
 
     def revert(self, home: Slot) -> bool:
-        """Disarm; ``True`` when ``home`` already runs, ``False`` if a restart is needed."""
+        """Disarm; ``True`` when ``home`` runs already, ``False``: restart first."""
         ...
 
 
@@ -356,7 +362,8 @@ class Answer:
 
 class Transport(Protocol):
     """The way to the server. ``path`` is relative to the configured base URL, e.g.
-    ``director/metadata/timestamp.json``; names in it are percent-encoded already."""
+    ``director/metadata/timestamp.json``; names in it are percent-encoded already.
+    """
 
     def get(self, path: str, *, limit: int, etag: str | None = None) -> Answer:
         """Fetch a small file whole.
@@ -372,9 +379,9 @@ class Transport(Protocol):
     ) -> Iterator[bytes]:
         """Bytes ``[start, stop)`` of a file of ``length`` bytes, in pieces ≤ 64 KiB.
 
-        Yields exactly ``stop - start`` bytes or raises. Closing the iterator early drops
-        the connection. A server that answers 200 to the range is read from zero, and the
-        bytes before ``start`` are dropped, if they are no more than ``drop_max``.
+        Yields exactly ``stop - start`` bytes or raises. Closing the iterator early
+        drops the connection. A server that answers 200 to the range is read from zero,
+        and the bytes before ``start`` are dropped, if they are no more than ``drop_max``.
 
         Raises:
             FailedTransferError, SlowTransferError: as named. NotFoundError: 404, 410.
