@@ -319,7 +319,6 @@ def below_the_kept_snapshot(seen: Evidence) -> bool:
     kept, now = seen.before.get("snapshot"), seen.their_kept.get("snapshot")
     return (
         isinstance(seen.ours.error, RollbackError)
-        and seen.theirs.error is None
         and kept is not None
         and now is not None
         and bool(signed(now)["version"] < signed(kept)["version"])

@@ -39,30 +39,18 @@ class Family(StrEnum):
     POST_QUANTUM = "post-quantum"
 
 
-_FAMILY = {
-    "ed25519": Family.CLASSICAL,
-    "ecdsa-sha2-nistp256": Family.CLASSICAL,
-    "ecdsa-sha2-nistp384": Family.CLASSICAL,
-    "ecdsa-sha2-nistp521": Family.CLASSICAL,
-    "rsassa-pss-sha256": Family.CLASSICAL,
-    "rsassa-pss-sha384": Family.CLASSICAL,
-    "rsassa-pss-sha512": Family.CLASSICAL,
-    "ml-dsa-44/1": Family.POST_QUANTUM,
-    "ml-dsa-65/1": Family.POST_QUANTUM,
-    "ml-dsa-87/1": Family.POST_QUANTUM,
-}
-
-
-def _type_of(scheme: str) -> str:
-    return {"e": "ecdsa", "r": "rsa", "m": "ml-dsa"}[scheme[0]]
-
-
-# Which schemes go with which key type. All else is refused, HMAC and PGP above all.
+# Scheme → key type, family. All else is refused, HMAC and PGP above all.
 _SCHEMES = {
-    ("ed25519", "ed25519"),
-    *((_type_of(scheme), scheme) for scheme in _FAMILY if scheme != "ed25519"),
-    # What python-tuf wrote before 2021: the type repeats the scheme.
-    *((scheme, scheme) for scheme in _FAMILY if scheme.startswith("ecdsa")),
+    "ed25519": ("ed25519", Family.CLASSICAL),
+    "ecdsa-sha2-nistp256": ("ecdsa", Family.CLASSICAL),
+    "ecdsa-sha2-nistp384": ("ecdsa", Family.CLASSICAL),
+    "ecdsa-sha2-nistp521": ("ecdsa", Family.CLASSICAL),
+    "rsassa-pss-sha256": ("rsa", Family.CLASSICAL),
+    "rsassa-pss-sha384": ("rsa", Family.CLASSICAL),
+    "rsassa-pss-sha512": ("rsa", Family.CLASSICAL),
+    "ml-dsa-44/1": ("ml-dsa", Family.POST_QUANTUM),
+    "ml-dsa-65/1": ("ml-dsa", Family.POST_QUANTUM),
+    "ml-dsa-87/1": ("ml-dsa", Family.POST_QUANTUM),
 }
 
 _HEX_KEY = re.compile(r"[0-9a-fA-F]{64}")
@@ -81,7 +69,7 @@ class PublicKey:
     @property
     def family(self) -> Family:
         """Classical or post-quantum."""
-        return _FAMILY[self.scheme]
+        return _SCHEMES[self.scheme][1]
 
     @classmethod
     def from_json(cls, found: object, limit: int = MAX_PUBLIC_TEXT) -> PublicKey:
@@ -213,11 +201,10 @@ def require_threshold(
             continue  # one bad signature beside enough good ones does no harm
         if _satisfied(counted, rule):
             return frozenset(counted)
+    each = rule.min_per_family
     raise SignatureError(
         f"{what}: {len(counted)} of {rule.threshold} distinct keys signed"
-        + (
-            f", {rule.min_per_family} of each family needed" * bool(rule.min_per_family)
-        ),
+        + (f", {each} of each family needed" if each else ""),
         hint=_missing_hint(keys, rule),
         role=what,
         signed=len(counted),
@@ -247,8 +234,10 @@ def _unusable_hint(key: PublicKey) -> str | None:
 
 
 def _is_verified(keytype: object, scheme: object) -> bool:
-    named = isinstance(keytype, str) and isinstance(scheme, str)
-    return named and (keytype, scheme) in _SCHEMES
+    if not isinstance(scheme, str) or scheme not in _SCHEMES:
+        return False
+    repeated = scheme.startswith("ecdsa") and keytype == scheme  # python-tuf to 2021
+    return repeated or keytype == _SCHEMES[scheme][0]
 
 
 def _shown(value: object) -> str:
