@@ -131,13 +131,14 @@ def replaying(server: Server, files: Files) -> Iterator[int]:
         web.shutdown()
 
 
-def forget(server: Server, device: str) -> None:
-    """Make a server forget how far a device has come, so that it orders anything."""
+def forget(server: Server) -> None:
+    """Make a server forget how far its devices have come, whatever they report."""
+    nothing = "UPDATE ecu SET release_counter = 0, installed_sha256 = NULL"
     with _database(server) as database:
+        database.execute(nothing)
         database.execute(
-            "UPDATE ecu SET release_counter = 0, installed_sha256 = NULL "
-            "WHERE device_id = ?",
-            [device],
+            "CREATE TRIGGER amnesia AFTER UPDATE ON ecu WHEN NEW.release_counter > 0 "
+            f"BEGIN {nothing} WHERE device_id = NEW.device_id AND id = NEW.id; END"
         )
 
 

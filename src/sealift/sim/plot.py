@@ -208,7 +208,7 @@ def refuse_tampered(scene: Scene) -> str:
 
 def refuse_downgrade(scene: Scene) -> str:
     """An honest older release, ordered with the server's own keys."""
-    mischief.forget(scene.server, DEVICE)
+    mischief.forget(scene.server)
     seen = _refused(scene, "metadata.counter", lambda: _order(scene, GOOD))
     return f"{seen}; {scene.bench.require_unharmed(scene.images[NEXT])}"
 
@@ -248,7 +248,8 @@ def return_from_unwell(scene: Scene) -> str:
     _require_end(entry, "rolled_back", "device.boot")
     _require_reported(scene, ordered, "rolled_back")
     unharmed = scene.bench.require_unharmed(scene.images[NEXT])
-    return f"{entry['code']}: {entry['detail']}; back by itself: {unharmed}"
+    said = " ".join(entry["detail"].split())
+    return f"{entry['code']}: {said}; back by itself: {unharmed}"
 
 
 # ── shared ───────────────────────────────────────────────────────────────────────────
