@@ -230,8 +230,9 @@ def a_key_was_removed(seen: Evidence) -> bool:
     """R5: a Root on the way dropped a Timestamp or Snapshot key, and so the floors.
 
     We may then take a lower version, which python-tuf refuses while the old file still
-    verifies; or come to their end with these files gone or fetched anew; or fetch again
-    the Snapshot they kept, and be served a wrong one.
+    verifies; or another Timestamp of the same version, where they go on with the old
+    one; or come to their end with these files gone or fetched anew; or fetch again the
+    Snapshot they kept, and be served a wrong one.
     """
 
     def identities(root: Any, role: str) -> set[bytes]:
@@ -249,7 +250,9 @@ def a_key_was_removed(seen: Evidence) -> bool:
     )
     same_end = (seen.ours.error is None) == (seen.theirs.error is None)
     only_these = same_end and seen.kept_differently <= {"timestamp", "snapshot"}
-    return removed and (floors or only_these or served_another_snapshot(seen))
+    old = seen.before.get("timestamp")
+    stuck = old == seen.their_kept.get("timestamp") != seen.our_kept.get("timestamp")
+    return removed and (floors or only_these or stuck or served_another_snapshot(seen))
 
 
 def served_another_snapshot(seen: Evidence) -> bool:
