@@ -381,7 +381,7 @@ class Transport(Protocol):
 
         Yields exactly ``stop - start`` bytes or raises. Closing the iterator early
         drops the connection. A server that answers 200 to the range is read from zero,
-        and the bytes before ``start`` are dropped, if they are no more than ``drop_max``.
+        and the bytes before ``start`` are dropped, at most ``drop_max`` of them.
 
         Raises:
             FailedTransferError, SlowTransferError: as named. NotFoundError: 404, 410.
