@@ -38,6 +38,8 @@ def list_keys(desk: DeskPath, as_json: output.Json = False) -> None:
     from sealift.sign.desk import Desk
 
     opened = Desk.open(desk)
+    for text in opened.warnings(output.now()):
+        output.warn(text)
     rows = [
         row
         for repository, root in opened.roots().items()

@@ -331,7 +331,10 @@ def list_releases(
     """
     from sealift.repo import image as images
 
-    current = _desk(desk).targets()
+    opened = _desk(desk)
+    for text in opened.warnings(output.now()):
+        output.warn(text)
+    current = opened.targets()
     found = images.artifacts(current.signed) if current is not None else {}
     rows = [
         {

@@ -28,12 +28,15 @@ from sealift.repo.repository import file_name, newest, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
 __all__ = ["REPOSITORIES", "Desk", "Policy", "making"]
 
 REPOSITORIES = ("image", "director")
 POLICY_BYTES_MAX = 65_536
 DAYS_MAX = 400
+WARN_BEFORE = timedelta(days=60)
+NOTHING = timedelta()
 S = TypeVar("S", Root, Targets)
 
 
@@ -145,6 +148,23 @@ class Desk:
     def targets(self) -> Metadata[Targets] | None:
         """The newest Image Targets."""
         return self._newest("image", "targets", Targets)
+
+    def warnings(self, now: datetime) -> list[str]:
+        """What people should do soon: files that expire within 60 days, or have.
+
+        Raises:
+            StateError, MalformedError: the desk's metadata is missing or damaged.
+        """
+        roots = [(f"{name} root", root) for name, root in self.roots().items()]
+        targets = self.targets()
+        listed = [] if targets is None else [("image targets", targets.signed)]
+        found = []
+        for name, signed in [*roots, *listed]:
+            left = signed.expires - now
+            if left < WARN_BEFORE:
+                when = f"expires in {left.days} days" if left > NOTHING else "expired"
+                found.append(f"{name} version {signed.version} {when}: renew it")
+        return found
 
     def root_chain(self, repository: str) -> list[bytes]:
         """Every Root from version 1, as published.

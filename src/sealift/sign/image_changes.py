@@ -11,6 +11,7 @@ from sealift.core.errors import SealiftError
 from sealift.core.version import compare
 from sealift.repo.entries import Listed, image_entry, listed
 from sealift.repo.files import digest_of
+from sealift.repo.image import ENTRIES_WARN
 from sealift.sign.findings import Finding, danger, fact, refused
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ def image_changes(request: Request) -> Iterator[Finding]:
             "remove-image",
             f"{path} is no longer vouched for: devices that were ordered it will not "
             f"install it",
+        )
+    if len(new.targets) > ENTRIES_WARN:
+        yield fact(
+            f"{len(new.targets)} images are listed; each costs every device about 3 kB "
+            f"of memory: take back what nobody needs any more"
         )
     added = sorted(set(new.targets) - set(old))
     for path in added:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,19 @@ def test_damaged_metadata_names_its_place(desk: Desk) -> None:
     with pytest.raises(MalformedError) as caught:
         desk.root("image")
     assert "metadata/image" in str(caught.value.hint)
+
+
+def test_a_desk_warns_in_time(desk: Desk) -> None:
+    """Nothing early; each file from 60 days before its expiry; loudly after it."""
+    assert desk.warnings(NOW) == []
+    soon = desk.warnings(NOW + timedelta(days=125))
+    assert soon == ["image targets version 1 expires in 55 days: renew it"]
+    late = desk.warnings(NOW + timedelta(days=400))
+    assert [text.split(" version 1 ") for text in late] == [
+        ["image root", "expired: renew it"],
+        ["director root", "expired: renew it"],
+        ["image targets", "expired: renew it"],
+    ]
 
 
 # ── single keys ──────────────────────────────────────────────────────────────────────
