@@ -126,6 +126,10 @@ class SimulatedDevice:
         self.built = clock.now()
         self.health: Health | None = None
         """Other health checks than none, which pass."""
+        self.heard: Callable[[str], None] = lambda _line: None
+        """Who else hears each line of the log as it is written, and may act then."""
+        self.boots: Callable[[Slot], bool] = lambda _slot: True
+        """Whether what lies in a slot gets as far as the agent once it is started."""
         self._chance = random.Random(device_id)
         self._provision(anchors, factory)
 
@@ -222,7 +226,14 @@ slots = {{ a = "slots/a", b = "slots/b" }}
 
     # ── a boot, a life of the agent ──────────────────────────────────────────────────
     def start(self) -> Slot:
-        """The loader's part of a power-on."""
+        """Power on, and again by the watchdog, until a slot gets as far as the agent."""
+        for _ in range(MOST_BOOTS):
+            if self.boots(slot := self.load()):
+                return slot
+        raise AssertionError("no slot boots")
+
+    def load(self) -> Slot:
+        """The loader's part of one power-on."""
         store = open_store(str(self.path("boot")))
         before = store.read()
         slot, after = choose(before)
@@ -236,7 +247,12 @@ slots = {{ a = "slots/a", b = "slots/b" }}
     def cycle(self) -> Lived:
         """Power on, poll once, do what is ordered, through restarts, until it rests."""
         lived = Lived()
-        with log.diverted(lived.lines.append):
+
+        def hear(line: str) -> None:
+            lived.lines.append(line)
+            self.heard(line)
+
+        with log.diverted(hear):
             for _ in range(MOST_BOOTS):
                 self.start()
                 try:
