@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sealift.agent import log, wiring
 from sealift.agent.clock import SystemClock
-from sealift.agent.cycle import Cycle, Stoppable
+from sealift.agent.cycle import Cycle, Parts, Stoppable
 from sealift.agent.keyfile import FileKey
 from sealift.agent.outbox import Outbox
 from sealift.agent.ports import Progress
@@ -41,22 +41,20 @@ def cycle(
     way = Stoppable(wiring.transport(config, clock, lambda: floor), check)
     kept = Forgiving(storage, lambda error: log.failed("state", error))
     verifier = Verifier(way, kept, clock, provision)
+    key = FileKey(config.report_key)
     outbox = Outbox(storage, int(verifier.standing().now.timestamp()))
     return Cycle(
-        part=wiring.component(config, way, clock, progress or Progress()),
-        journal=wiring.journal(config),
-        floors=wiring.floors(config),
-        storage=storage,
-        way=way,
-        verifier=verifier,
-        reporter=Reporter(
-            wiring.myself(config),
-            FileKey(config.report_key),
-            outbox,
-            secrets.token_bytes,
-        ),
-        outbox=outbox,
-        clock=clock,
-        policy=wiring.gate(config),
-        check=check,
+        Parts(
+            component=wiring.component(config, way, clock, progress or Progress()),
+            journal=wiring.journal(config),
+            floors=wiring.floors(config),
+            storage=storage,
+            way=way,
+            verifier=verifier,
+            reporter=Reporter(wiring.myself(config), key, outbox, secrets.token_bytes),
+            outbox=outbox,
+            clock=clock,
+            policy=wiring.gate(config),
+            check=check,
+        )
     )

@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sealift.agent import log
 from sealift.agent.signals import Signals
 from sealift.core.errors import SealiftError
 
@@ -104,21 +105,25 @@ def _be_child(work: Callable[[Signals], Summary], writer: int, parent: int) -> N
     try:
         _die_with(parent)
         own = Signals()
-        told = json.dumps(work(own)).encode()
-        os.write(writer, told[:SUMMARY_LIMIT])
+        _tell(writer, work(own))
         status = 0
     except SystemExit as request:
         status = request.code if isinstance(request.code, int) else 0
     except SealiftError as error:
+        log.failed("cycle", error)
+        _tell(writer, {"error": error.code})
         status = error.exit_status
     except BaseException as error:  # noqa: BLE001 -- no traceback reaches a user
-        from sealift.agent import log
-
         log.write("error", "crash", kind=type(error).__name__, message=str(error))
     finally:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         os._exit(status)
+
+
+def _tell(writer: int, told: Summary) -> None:
+    with contextlib.suppress(OSError):  # nobody listens any more
+        os.write(writer, json.dumps(told).encode()[:SUMMARY_LIMIT])
 
 
 def _die_with(parent: int) -> None:

@@ -9,7 +9,7 @@ report before it is sent (M12).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sealift.agent import gate, history, log, machine, power
@@ -70,35 +70,32 @@ class Stoppable:
         return self._way.put(path, body, limit=limit)
 
 
-class Cycle:
-    """One cycle of one device. ``check`` is asked between two durable steps."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What one cycle is made of. ``check`` is asked between two durable steps."""
 
-    def __init__(
-        self,
-        part: Component,
-        journal: Journal,
-        floors: Floors,
-        storage: Storage,
-        way: Transport,
-        verifier: Verifier,
-        reporter: Reporter,
-        outbox: Outbox,
-        clock: Clock,
-        policy: gate.Policy,
-        check: Callable[[], None],
-    ) -> None:
-        self._policy = policy
-        self._floors = floors
-        self._storage = storage
-        self._way = way
-        self._verifier = verifier
-        self._reporter = reporter
-        self._outbox = outbox
-        self._clock = clock
-        self._check = check
+    component: Component
+    journal: Journal
+    floors: Floors
+    storage: Storage
+    way: Transport
+    verifier: Verifier
+    reporter: Reporter
+    outbox: Outbox
+    clock: Clock
+    policy: gate.Policy
+    check: Callable[[], None]
+
+
+class Cycle:
+    """One cycle of one device. ``error`` is what hindered it last."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._has = parts
         self.error: SealiftError | None = None
         self._untold = False
         self._poll_seconds: int | None = None
+        part = replace(parts.component, restart=self._report_and_restart)
         outside = Outside(
             poll=self._poll,
             report=self._report,
@@ -107,9 +104,7 @@ class Cycle:
             notice=self._notice,
             changed=self._changed,
         )
-        self._restart = part.restart
-        part = replace(part, restart=self._report_and_restart)
-        self._shell = Shell([part], journal, floors, clock, outside)
+        self._shell = Shell([part], parts.journal, parts.floors, parts.clock, outside)
 
     @property
     def states(self) -> dict[str, State]:
@@ -125,7 +120,7 @@ class Cycle:
         """
         rest = self._shell.once()
         while self._is_busy() and rest <= LINGER_SECONDS:
-            self._clock.sleep(rest)
+            self._has.clock.sleep(rest)
             rest = self._shell.once()
         if self._untold:
             self._tell(News(error=self.error))
@@ -138,11 +133,11 @@ class Cycle:
         self._tell(News())
         self._deliver()
         self._untold = True
-        floors = {ecu: self._floors.floor(ecu) for ecu in self._shell.states}
+        floors = {ecu: self._has.floors.floor(ecu) for ecu in self._shell.states}
         try:
-            checked = self._verifier.check(floors, settled(self._shell.states))
+            checked = self._has.verifier.check(floors, settled(self._shell.states))
         except SealiftError as error:
-            self._remember(history.check(error, self._clock.now()))
+            self._remember(history.check(error, self._has.clock.now()))
             raise
         self._poll_seconds = checked.poll_seconds
         for remark in checked.remarks:
@@ -151,21 +146,21 @@ class Cycle:
 
     def _gate(self, _: Instruction) -> gate.Decision:
         """Windows are judged by the believed time, and only where that is a clock."""
-        standing = self._verifier.standing()
+        standing = self._has.verifier.standing()
         facts = gate.Facts(
             now=standing.now,
             clock_trusted=standing.time_source == "clock",
             on_mains=power.on_mains(),
             battery_percent=power.battery_percent(),
         )
-        decision = gate.decide(self._policy, facts)
+        decision = gate.decide(self._has.policy, facts)
         if isinstance(decision, gate.Closed):
             log.info("deferred", reason=decision.reason, seconds=decision.seconds)
         return decision
 
     def _report(self, result: AttemptResult) -> None:
-        entry = history.attempt(result, self._clock.now())
-        entries = history.with_entry(history.read(self._storage), entry)
+        entry = history.attempt(result, self._has.clock.now())
+        entries = history.with_entry(history.read(self._has.storage), entry)
         self._tell(News(ended=self._ended(result)), {history.RECORD: entries})
         log.info(
             "attempt",
@@ -182,7 +177,7 @@ class Cycle:
             self._tell(News(error=self.error))
             if any(isinstance(s, Rebooting) for s in self._shell.states.values()):
                 self._deliver()
-        self._restart()
+        self._has.component.restart()
 
     def _ended(self, told: AttemptResult) -> Ended:
         order, base = told.order, _base(self._shell.states[told.ecu_id])
@@ -197,7 +192,7 @@ class Cycle:
             deployment=order.deployment,
             code=told.code,
             detail=told.detail,
-            ended=self._verifier.standing().now,
+            ended=self._has.verifier.standing().now,
         )
         return Ended(told.ecu_id, result, told.installed)
 
@@ -207,26 +202,26 @@ class Cycle:
 
     def _changed(self, ecu_id: str, state: State) -> None:
         log.info("state", component=ecu_id, state=machine.name(state))
-        self._check()
+        self._has.check()
 
     # ── reports ──────────────────────────────────────────────────────────────────
     def _tell(self, news: News, beside: dict[str, bytes | None] | None = None) -> None:
-        self._reporter.produce(
-            self._shell.states, self._verifier.standing(), news, beside
+        self._has.reporter.produce(
+            self._shell.states, self._has.verifier.standing(), news, beside
         )
         self._untold = False
 
     def _deliver(self) -> None:
-        done = self._outbox.deliver(self._way)
+        done = self._has.outbox.deliver(self._has.way)
         self._poll_seconds = done.poll_seconds or self._poll_seconds
         for code in done.refused:
             log.write("error", "report", code=code, message="a report was given up")
         if done.error is not None:
-            log.failed("report", done.error, waiting=self._outbox.waiting)
+            log.failed("report", done.error, waiting=self._has.outbox.waiting)
 
     def _remember(self, entry: history.Entry) -> None:
-        entries = history.with_entry(history.read(self._storage), entry)
-        self._storage.commit({history.RECORD: entries})
+        entries = history.with_entry(history.read(self._has.storage), entry)
+        self._has.storage.commit({history.RECORD: entries})
 
     # ── the end ──────────────────────────────────────────────────────────────────
     def _is_busy(self) -> bool:

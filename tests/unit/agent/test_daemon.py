@@ -17,7 +17,7 @@ from sealift.agent.child import RESTART, Ended
 from sealift.agent.daemon import FULL_CHECK_SECONDS, Daemon, Facts, Pace
 from sealift.agent.signals import Signals
 from sealift.agent.trust import Polled
-from sealift.core.errors import FailedTransferError, RollbackError
+from sealift.core.errors import FailedTransferError, RollbackError, SealiftError
 
 EPOCH = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
 
@@ -280,8 +280,13 @@ def test_child_ends_with_a_status_and_no_traceback(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """However the work ends, the parent gets a status and stderr no traceback."""
-    assert child.run(_raise(error), signals).status == status
-    assert "Traceback" not in capfd.readouterr().err
+    ended = child.run(_raise(error), signals)
+    written = capfd.readouterr().err
+    assert ended.status == status
+    assert "Traceback" not in written
+    if isinstance(error, SealiftError):
+        assert ended.summary == {"error": error.code}
+        assert f"code={error.code}" in written
 
 
 def test_killed_child_is_told_from_a_finished_one(signals: Signals) -> None:
