@@ -16,6 +16,7 @@ from sealift.repo import keyfile
 from sealift.repo.director import DirectorSigners
 from sealift.repo.entries import Listed, Order
 from sealift.repo.image import ImageSigners, propose_targets
+from sealift.repo.online import ONLINE_ROLES, OnlineKeys
 from sealift.repo.repository import DictStore, sign
 from sealift.repo.roots import RoleKeys, author, publish_root
 from sealift.repo.signers import signer_for
@@ -48,6 +49,17 @@ def rule(signers: list[Signer], threshold: int) -> RoleKeys:
 def online(repository: str, role: str) -> Signer:
     """The online signer of a role."""
     return signer(f"{repository}-{role}-online")
+
+
+def online_keys() -> OnlineKeys:
+    """The public keys of a server."""
+    return {
+        repository: {
+            role: online(repository, role).public_key  # type: ignore[misc]
+            for role in roles
+        }
+        for repository, roles in ONLINE_ROLES.items()
+    }
 
 
 def image_roles(**changes: RoleKeys) -> dict[str, RoleKeys]:

@@ -94,8 +94,8 @@ def hold(
 ) -> Desk:
     """Make a desk: all offline keys, both first Roots, an empty Image Targets.
 
-    Nothing is left behind if any step fails. Every key made here signs the Root it is
-    in, which proves that it can be read back with the passphrase given.
+    Nothing is left behind if any step fails. Every key file is opened again with the
+    passphrase, and every root key signs its Root, before anybody builds on it.
 
     Raises:
         RefusedError: a shape or key that is refused. InvalidConfigError: the directory

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from sealift.core.container import IMAGE_MAX
 from sealift.core.errors import (
+    ConflictError,
     InvalidConfigError,
     LengthError,
     LimitError,
@@ -153,11 +154,17 @@ def check_line(
     """Refuse a version that does not go up, or a counter that goes down (W4).
 
     Raises:
-        RefusedError: with the word that would accept it.
+        RefusedError: with the word that would accept it. ConflictError: that very
+            version is released already.
     """
     line = f"{description.product}/{description.component}"
     for entry in known:
         other = entry.artifact
+        if other.name == description.path:
+            raise ConflictError(
+                f"{other.name} is released already",
+                hint="a released name is never used again: choose the next version",
+            )
         if entry.line != line:
             continue
         if compare(description.version, other.version) <= 0:

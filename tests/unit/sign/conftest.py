@@ -7,21 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sealift.repo.online import ONLINE_ROLES, OnlineKeys
 from sealift.sign.ceremony import Plan, hold
 from sealift.sign.desk import Desk, Policy
-from tests.vendor import NOW, online
-
-
-def online_keys() -> OnlineKeys:
-    """The public keys of a server."""
-    return {
-        repository: {
-            role: online(repository, role).public_key  # type: ignore[misc]
-            for role in roles
-        }
-        for repository, roles in ONLINE_ROLES.items()
-    }
+from tests.vendor import NOW, online_keys
 
 
 @pytest.fixture(scope="session")

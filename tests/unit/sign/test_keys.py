@@ -27,8 +27,7 @@ from sealift.sign import drill, keys, rotation
 from sealift.sign.ceremony import Plan, hold
 from sealift.sign.desk import Desk, Policy
 from sealift.sign.rotation import Change
-from tests.unit.sign.conftest import online_keys
-from tests.vendor import NOW, other_signer, signer
+from tests.vendor import NOW, online_keys, other_signer, signer
 
 
 def begin(path: Path, plan: Plan | None = None, **options: Any) -> Desk:

@@ -211,6 +211,7 @@ LINES = [
     ("1.0.1", 3, None),
     ("1.0.1", 9, None),
     ("1.0.0+1", 3, None),
+    ("1.0.00", 3, "older-version"),
     ("0.9.0", 3, "older-version"),
     ("1.0.0~rc1", 3, "older-version"),
     ("1.0.1", 2, "lower-counter"),
