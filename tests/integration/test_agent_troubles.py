@@ -122,7 +122,7 @@ def limited(command: list[str], most: int) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("most", [0, 100, 1000, 3000, 5000, 20_000, 100_000])
+@pytest.mark.parametrize("most", [0, 1000, 5000, 100_000])
 def test_full_disk_is_device_space_and_leaves_nothing_half_done(
     here: World, most: int
 ) -> None:
