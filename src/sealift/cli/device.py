@@ -26,7 +26,7 @@ DeviceId = Annotated[str, typer.Argument(metavar="DEVICE")]
 def provision(
     device: DeviceId,
     hardware_id: Annotated[
-        str, typer.Option("--hardware-id", help="Hardware of the main component.")
+        str, typer.Option("--hardware-id", help="Hardware of its component.")
     ],
     out: Annotated[Path, typer.Option("--out", help="New directory for the device.")],
     desk: Annotated[
@@ -41,18 +41,18 @@ def provision(
         typer.Option("--director-root", help="Or: the Director root, a file."),
     ] = None,
     ecu: Annotated[
-        list[str] | None,
-        typer.Option("--ecu", help="A further component: ECU_ID=HARDWARE_ID; repeat."),
+        str | None,
+        typer.Option("--ecu", help="Id of its component. [default: DEVICE-main]"),
     ] = None,
     device_url: Annotated[
         str | None,
         typer.Option("--device-url", help="Device listener. [default: ask the server]"),
     ] = None,
     slot_a: Annotated[
-        str, typer.Option("--slot-a", help="Slot a of the main component.")
+        str, typer.Option("--slot-a", help="Slot a, a file or block device.")
     ] = "slot-a.img",
     slot_b: Annotated[
-        str, typer.Option("--slot-b", help="Slot b of the main component.")
+        str, typer.Option("--slot-b", help="Slot b, the other one.")
     ] = "slot-b.img",
     demo: Annotated[
         bool, typer.Option("--demo", help="Let the device accept throw-away keys.")
@@ -77,7 +77,8 @@ def provision(
     with remote.session(server, token_file, ca, profile) as operator:
         wanted = provisioning.Plan(
             device_id=device,
-            ecus={f"{device}-main": hardware_id} | _pairs(ecu or []),
+            ecu_id=ecu or f"{device}-main",
+            hardware_id=hardware_id,
             anchors=anchors,
             url=device_url or operator.status()["device_url"],
             ca=operator.session.ca,
@@ -153,18 +154,6 @@ def _anchors(desk: Path | None, image: Path | None, director: Path | None) -> An
         "which roots shall the device trust?",
         hint="give --desk, or both --image-root and --director-root",
     )
-
-
-def _pairs(texts: list[str]) -> dict[str, str]:
-    found = {}
-    for text in texts:
-        ecu_id, _, hardware_id = text.partition("=")
-        if not ecu_id or not hardware_id:
-            raise InvalidConfigError(
-                f"{text!r} is not a component", hint="write ECU_ID=HARDWARE_ID"
-            )
-        found[ecu_id] = hardware_id
-    return found
 
 
 def _row(device: Device) -> tuple[object, ...]:

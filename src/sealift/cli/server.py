@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sealift.cli import remote
 from sealift.cli.output import Json, facts, group, note, print_json, show
 
 if TYPE_CHECKING:
@@ -52,10 +53,17 @@ def init(
     demo: Annotated[
         bool, typer.Option("--demo", help="Make and accept throw-away keys only.")
     ] = False,
+    save_profile: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-profile",
+            help="Write server, CA and token to this new file, for --profile.",
+        ),
+    ] = None,
 ) -> None:
     """Make a server's directory with fresh keys; prints the operator token once."""
     from sealift.server.app import SystemChance, SystemClock, create
-    from sealift.server.config import Config, Layout
+    from sealift.server.config import Config, Layout, url
 
     defaults = Config()
     config = Config(
@@ -66,6 +74,13 @@ def init(
     )
     token = create(directory, config, SystemClock(), SystemChance())
     layout = Layout(directory.absolute())
+    if save_profile is not None:
+        remote.save_profile(
+            save_profile,
+            server=url(config, config.operator_listen),
+            ca=layout.certificate("tls-ca"),
+            token=token,
+        )
     found = {
         "directory": str(layout.root),
         "online_keys": str(layout.public / "online-keys.json"),
@@ -135,6 +150,7 @@ async def _serve(
     from sealift.server import listen
     from sealift.server.config import url
 
+    listen.prepare_process()
     layout, config = server.layout, server.config
     pair = layout.certificate("tls-server"), layout.key("tls-server")
     devices_only = listen.tls_context(

@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,14 +49,14 @@ class Anchors:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A device to be. ``ecus`` maps component ids to hardware ids, the primary first.
+    """A device to be, with one component of two ``slots``.
 
-    ``slots`` are those of the primary; further components get files named after them.
     ``ca`` is the file that ``url``, the device listener, must be signed by.
     """
 
     device_id: str
-    ecus: Mapping[str, str]
+    ecu_id: str
+    hardware_id: str
     anchors: Anchors
     url: str
     ca: Path
@@ -141,7 +140,7 @@ def _fill(directory: Path, plan: Plan, operator: Operator) -> str:
         plan.device_id,
         csr=_request(plan.device_id, tls_key),
         report_key=_public(report_key),
-        ecus=plan.ecus,
+        ecus={plan.ecu_id: plan.hardware_id},
     )
     _write(directory / "device.pem", enrolled["certificate"].encode(), 0o644)
     return enrolled["not_after"]
@@ -175,16 +174,12 @@ def _settings(plan: Plan) -> str:
         'kind = "file"',
         'store = "boot"',
         'restart = "exit"',
+        "",
+        "[[component]]",
+        f"ecu_id = {q(plan.ecu_id)}",
+        f"hardware_id = {q(plan.hardware_id)}",
+        f"slots = {{ a = {q(plan.slots[0])}, b = {q(plan.slots[1])} }}",
     ]
-    for number, (ecu_id, hardware_id) in enumerate(plan.ecus.items()):
-        a, b = plan.slots if not number else (f"{ecu_id}-a.img", f"{ecu_id}-b.img")
-        lines += [
-            "",
-            "[[component]]",
-            f"ecu_id = {q(ecu_id)}",
-            f"hardware_id = {q(hardware_id)}",
-            f"slots = {{ a = {q(a)}, b = {q(b)} }}",
-        ]
     return "\n".join(lines) + "\n"
 
 

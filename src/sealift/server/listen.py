@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
 import ssl
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-__all__ = ["Listener", "bind", "serve", "tls_context"]
+__all__ = ["Listener", "bind", "prepare_process", "serve", "tls_context"]
 
 HEAD_BYTES_MAX = 64 * 1024
 """Request line and headers together."""
@@ -97,6 +98,13 @@ def bind(host: str, port: int) -> socket.socket:
         ) from error
     bound.setblocking(False)
     return bound
+
+
+def prepare_process() -> None:
+    """As many connections as the system grants, and no core dump with keys in it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 async def serve(

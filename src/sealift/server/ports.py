@@ -313,10 +313,12 @@ class Deployments(Protocol):
         """Insert or replace."""
         ...
 
-    def installations(
-        self, *, deployment_id: str | None = None, device_id: str | None = None
-    ) -> Sequence[Installation]:
-        """Installations of a deployment or of a device, in order of creation."""
+    def installations(self, deployment_id: str) -> Sequence[Installation]:
+        """Those of a deployment, by device and component."""
+        ...
+
+    def installations_on(self, device_id: str) -> Sequence[Installation]:
+        """Those of a device, of the newest deployment first."""
         ...
 
     def open_installations(self, device_id: str) -> Sequence[Installation]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from sealift.core.audit import Actor, ActorType
 from sealift.core.errors import ConflictError, InvalidInputError, NotFoundError
+from sealift.repo import online
 from sealift.server.services import deployments, director, metadata, releases
 from tests.unit.server.world import OPERATOR, World, artifact, container
 
@@ -74,6 +77,21 @@ def test_D12_timestamp_is_renewed_at_half_of_its_life(world: World) -> None:
     assert second.renew_at > first.renew_at
 
 
+def test_new_online_keys_sign_at_the_next_poll(world: World, tmp_path: Path) -> None:
+    """After a root named new online keys, nothing is served under the old ones."""
+    world.device()
+    first = director.issue_for(world.means, DEVICE, "dev-0001")
+    (tmp_path / "fresh").mkdir()
+    online.make(tmp_path / "fresh")
+    fresh = online.load(tmp_path / "fresh").director
+    means = replace(world.means, director=fresh)
+    second = director.issue_for(means, DEVICE, "dev-0001")
+    assert second.versions == tuple(version + 1 for version in first.versions)
+    signed = json.loads(second.targets)["signatures"]
+    assert [one["keyid"] for one in signed] == [fresh.targets.public_key.keyid]
+    assert director.issue_for(means, DEVICE, "dev-0001") == second
+
+
 @pytest.mark.parametrize(
     ("sentence", "hardware", "counter"),
     [
@@ -88,8 +106,6 @@ def test_D10_is_not_ordered(
     device = world.device(hardware=hardware)
     release = world.release("1.0.0", 1, counter)
     with world.means.store.begin() as session:
-        from dataclasses import replace
-
         (ecu,) = session.devices.ecus(device.id)
         session.devices.save_ecu(replace(ecu, release_counter=4))
     with pytest.raises(ConflictError):

@@ -107,6 +107,7 @@ _FIRST = (
         changed_at TEXT NOT NULL,
         UNIQUE (deployment_id, device_id, ecu_id)
     ) STRICT""",
+    "CREATE INDEX installation_device ON installation (device_id)",
     # One open order per component: two at once would be two truths for one slot.
     """CREATE UNIQUE INDEX installation_open ON installation (device_id, ecu_id)
         WHERE is_open = 1""",

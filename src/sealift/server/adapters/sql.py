@@ -376,6 +376,8 @@ def _item(found: dict[str, Any]) -> ports.ReleaseItem:
 _DEPLOYMENT = "SELECT id, release_id, state, reason, created_at FROM deployment"
 _INSTALLATION = """SELECT id, deployment_id, device_id, ecu_id, path, sha256, state,
     code, changed_at FROM installation"""
+_NEWEST_FIRST = """ORDER BY (SELECT number FROM deployment
+    WHERE deployment.id = installation.deployment_id) DESC, ecu_id"""
 _SAVE_DEPLOYMENT = """INSERT INTO deployment (id, release_id, state, reason, created_at,
         number) VALUES (?, ?, ?, ?, ?, (SELECT coalesce(max(number), 0) + 1
         FROM deployment))
@@ -407,13 +409,13 @@ class _Deployments(_Table):
             _text(deployment.created_at),
         )
 
-    def installations(
-        self, *, deployment_id: str | None = None, device_id: str | None = None
-    ) -> Sequence[ports.Installation]:
-        sql = f"""{_INSTALLATION} WHERE (? IS NULL OR deployment_id = ?)
-            AND (? IS NULL OR device_id = ?) ORDER BY rowid"""
-        values = (deployment_id, deployment_id, device_id, device_id)
-        return [_installation(row) for row in self._rows(sql, *values)]
+    def installations(self, deployment_id: str) -> Sequence[ports.Installation]:
+        sql = f"{_INSTALLATION} WHERE deployment_id = ? ORDER BY device_id, ecu_id"
+        return [_installation(row) for row in self._rows(sql, deployment_id)]
+
+    def installations_on(self, device_id: str) -> Sequence[ports.Installation]:
+        sql = f"{_INSTALLATION} WHERE device_id = ? {_NEWEST_FIRST}"
+        return [_installation(row) for row in self._rows(sql, device_id)]
 
     def open_installations(self, device_id: str) -> Sequence[ports.Installation]:
         sql = f"{_INSTALLATION} WHERE device_id = ? AND is_open = 1 ORDER BY ecu_id"

@@ -66,7 +66,13 @@ def create(
             f"d-{number}", release.id, "running", printable(reason), unit.now
         )
         unit.session.deployments.save(deployment)
-        started = _Start(unit, release, deployment, named=devices is not None)
+        started = _Start(
+            unit,
+            release,
+            deployment,
+            _listed(unit.session),
+            named=devices is not None,
+        )
         made = [
             installation
             for device in _devices(unit.session, devices)
@@ -103,9 +109,7 @@ def abort(means: Means, actor: Actor, deployment_id: str, reason: str) -> Deploy
             raise ConflictError(f"deployment {deployment_id} is {found.state} already")
         cancelled = [
             _ended(unit, installation, State.CANCELLED)
-            for installation in unit.session.deployments.installations(
-                deployment_id=deployment_id
-            )
+            for installation in unit.session.deployments.installations(deployment_id)
             if cancellable(State(installation.state))
         ]
         aborted = replace(found, state="aborted")
@@ -142,6 +146,7 @@ class _Start:
     unit: Unit
     release: Release
     deployment: Deployment
+    listed: Mapping[str, Listed]
     named: bool
 
     def on(self, device: Device) -> Iterator[Installation]:
@@ -181,7 +186,7 @@ class _Start:
             return None
         return orderable(
             fitting[0],
-            _listed(self.unit.session),
+            self.listed,
             hardware_id=ecu.hardware_id,
             release_counter=ecu.release_counter,
         )
@@ -252,5 +257,5 @@ def _view(session: Session, deployment: Deployment) -> DeploymentView:
     return DeploymentView(
         deployment,
         session.deployments.counts(deployment.id),
-        session.deployments.installations(deployment_id=deployment.id),
+        session.deployments.installations(deployment.id),
     )

@@ -56,6 +56,6 @@ def show_device(session: Session, device_id: str) -> DeviceView:
         device,
         session.devices.ecus(device_id),
         session.devices.certificates(device_id),
-        session.deployments.installations(device_id=device_id),
+        session.deployments.installations_on(device_id),
         session.manifests.of(device_id),
     )

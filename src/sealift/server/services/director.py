@@ -8,6 +8,7 @@ checked again at this moment against what the Image repository lists (D10).
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,10 @@ from sealift.server.services.audit import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from sealift.core.audit import Actor
+    from sealift.repo.director import DirectorSigners
     from sealift.server.ports import (
         Device,
         Installation,
@@ -49,7 +52,7 @@ def issue_for(means: Means, actor: Actor, device_id: str) -> DirectorRecord:
             raise NotFoundError("the Director has nothing for this device yet")
         known = unit.session.metadata.director(device_id)
         orders = list(_orders(unit.session, device))
-        previous = _issued(known)
+        previous = _issued(known, means.director, unit.now)
         issued = issue(
             device_id,
             [order for _, order in orders],
@@ -156,10 +159,20 @@ def _reported(device: Device) -> Versions:
     return Versions(*(found.get(role, 0) for role in roles))
 
 
-def _issued(known: DirectorRecord | None) -> Issued | None:
+def _issued(
+    known: DirectorRecord | None, signers: DirectorSigners, now: datetime
+) -> Issued | None:
+    """What was issued last, as due for renewal if other keys had signed it."""
     if known is None:
         return None
-    return Issued.parse(known.targets, known.snapshot, known.timestamp)
+    found = Issued.parse(known.targets, known.snapshot, known.timestamp)
+    ours = (signers.targets, signers.snapshot, signers.timestamp)
+    files = (known.targets, known.snapshot, known.timestamp)
+    for file, signer in zip(files, ours, strict=True):
+        keyid = json.loads(file)["signatures"][0]["keyid"]
+        if keyid != signer.public_key.keyid:
+            return replace(found, content_renew_at=now)
+    return found
 
 
 def _record(issued: Issued) -> DirectorRecord:

@@ -1,0 +1,220 @@
+"""``sealift device``, ``deployment`` and ``server`` against a running server."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sealift.agent import config as agent_config
+from sealift.agent.keyfile import FileKey
+from tests.integration.server_process import Caller, RunningServer, made, sealift
+from tests.unit.server.test_reports import Voice
+from tests.unit.server.world import TestDevice, artifact
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("commands")
+
+
+@pytest.fixture(scope="module")
+def server(here: Path) -> Iterator[RunningServer]:
+    """A running server, a desk's directory with both roots, and a profile."""
+    running = made(here / "srv")
+    running.start()
+    running.publish_roots()
+    for repository in ("image", "director"):
+        place = here / "desk" / "metadata" / repository
+        place.mkdir(parents=True)
+        (place / "1.root.json").write_bytes(running.vendor.root(repository))
+    (here / "token").write_text(running.token + "\n")
+    (here / "token").chmod(0o600)
+    profile = here / "profile.toml"
+    profile.write_text(
+        f'server = "{running.urls["operator"]}"\n'
+        'ca = "srv/public/tls-ca.pem"\ntoken_file = "token"\n'
+    )
+    profile.chmod(0o600)
+    yield running
+    running.stop()
+
+
+def run(here: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return sealift(*arguments, "--profile", here / "profile.toml")
+
+
+def provision(
+    here: Path, name: str, *more: str | Path
+) -> subprocess.CompletedProcess[str]:
+    return run(
+        here,
+        *("device", "provision", name, "--hardware-id", "demo-board-r1"),
+        *("--desk", here / "desk", "--out", here / name, *more),
+    )
+
+
+def test_provisioned_directory_is_all_an_agent_needs(
+    server: RunningServer, here: Path
+) -> None:
+    """The agent's own reader takes it; modes are right; the certificate lets it in."""
+    done = provision(here, "dev-0001", "--ecu", "dev-0001-os")
+    assert done.returncode == 0, done.stderr
+    out = here / "dev-0001"
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in out.iterdir()}
+    assert modes == {
+        "agent.toml": 0o600,
+        "device.key": 0o600,
+        "report.key": 0o600,
+        "device.pem": 0o644,
+        "tls-ca.pem": 0o444,
+        "image-root.json": 0o444,
+        "director-root.json": 0o444,
+    }
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700
+    found = agent_config.load(str(out / "agent.toml"))
+    assert found.device_id == "dev-0001"
+    assert found.server.url == server.urls["device"]
+    assert [c.ecu_id for c in found.components] == ["dev-0001-os"]
+    assert not found.demo_keys
+    assert (out / "image-root.json").read_bytes() == (
+        here / "desk/metadata/image/1.root.json"
+    ).read_bytes()
+    device = TestDevice("dev-0001", {})
+    caller = Caller(server, device, out / "device.pem", out / "device.key")
+    _, body = caller.ask("/director/metadata/timestamp.json")
+    assert json.loads(body)["signed"]["device_id"] == "dev-0001"
+    with server.operator() as operator:
+        known = operator.device("dev-0001")["report_key_id"]
+    assert known == FileKey(str(out / "report.key")).key_id
+
+
+@pytest.mark.parametrize(
+    ("sentence", "arguments", "code"),
+    [
+        ("the id exists", ["--out", "other"], "input.conflict"),
+        ("the directory exists", [], "config.invalid"),
+        ("anchors twice", ["--out", "x", "--image-root", "y"], "config.invalid"),
+    ],
+)
+def test_provisioning_that_cannot_be(
+    server: RunningServer, here: Path, sentence: str, arguments: list[str], code: str
+) -> None:
+    """A refusal leaves no directory behind, and no device at the server."""
+    if not (here / "dev-twice").exists():
+        assert provision(here, "dev-twice").returncode == 0
+    more = [str(here / a) if a in {"other", "x"} else a for a in arguments]
+    before = sorted(path.name for path in here.iterdir())
+    done = provision(here, "dev-twice", *more)
+    assert f"[{code}]" in done.stderr, sentence
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in here.iterdir()) == before
+
+
+def test_anchors_must_be_roots(server: RunningServer, here: Path) -> None:
+    """A desk without roots, and files that are none, are no trust anchors."""
+    (here / "empty").mkdir()
+    bad = here / "bad.json"
+    bad.write_text('{"signed": {"_type": "targets"}}')
+    base = (
+        "device",
+        "provision",
+        "dev-bad",
+        "--hardware-id",
+        "h",
+        "--out",
+        here / "bad",
+    )
+    for anchors in (
+        ("--desk", here / "empty"),
+        ("--image-root", bad, "--director-root", bad),
+        ("--image-root", here / "none.json", "--director-root", bad),
+    ):
+        done = run(here, *base, *anchors)
+        assert (done.returncode, "[device.trust]" in done.stderr) == (5, True)
+    assert not (here / "bad").exists()
+
+
+def test_deployment_is_followed_to_its_end(server: RunningServer, here: Path) -> None:
+    """Create --watch returns when the device has reported; list and show agree."""
+    server.release("1.0.0", 1, here)
+    caller = server.device(here, "dev-watch")
+    made = run(
+        here,
+        *("deployment", "create", "--release", "demo-board-1.0.0"),
+        *("--device", "dev-watch", "--reason", "first", "--json"),
+    )
+    assert made.returncode == 0, made.stderr
+    deployment = json.loads(made.stdout)["deployment"]["id"]
+    caller.ask("/director/metadata/timestamp.json")
+    voice = Voice(caller.device, runs=artifact("1.0.0"))
+    assert caller.ask("/director/manifest", "POST", voice.report())[0].status == 200
+    shown = run(here, "deployment", "show", deployment, "--watch")
+    assert shown.returncode == 0, shown.stderr
+    assert "1 succeeded" in shown.stdout
+    listed = json.loads(run(here, "deployment", "list", "--json").stdout)
+    assert [(d["id"], d["state"]) for d in listed] == [(deployment, "completed")]
+    device = run(here, "device", "show", "dev-watch")
+    assert "1.0.0" in device.stdout
+    again = run(here, "deployment", "create", "--release", "demo-board-1.0.0", "--all")
+    rows = json.loads(run(here, "device", "list", "--json").stdout)
+    assert {row["id"] for row in rows} >= {"dev-watch"}
+    assert again.returncode in {0, 7}
+    aborted = run(here, "deployment", "abort", deployment)
+    assert (aborted.returncode, "[input.conflict]" in aborted.stderr) == (7, True)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "arguments", "status", "code"),
+    [
+        (
+            "nobody named",
+            ["deployment", "create", "--release", "x"],
+            2,
+            "config.invalid",
+        ),
+        (
+            "no such release",
+            ["deployment", "create", "--release", "x", "--all"],
+            7,
+            "input.not_found",
+        ),
+        ("no such device", ["device", "show", "nobody"], 7, "input.not_found"),
+        ("a climbing id", ["device", "show", "../status"], 7, "input.not_found"),
+        ("no consent to revoke", ["device", "revoke", "nobody"], 2, "config.invalid"),
+        ("revoke whom?", ["device", "revoke", "nobody", "--yes"], 7, "input.not_found"),
+    ],
+)
+def test_errors_have_code_and_status(
+    server: RunningServer,
+    here: Path,
+    sentence: str,
+    arguments: list[str],
+    status: int,
+    code: str,
+) -> None:
+    """Each refusal is one line with a code, and the exit status of its family."""
+    done = run(here, *arguments)
+    assert (done.returncode, f"[{code}]" in done.stderr) == (status, True), done.stderr
+    assert "Traceback" not in done.stderr
+    as_json = run(here, *arguments, "--json")
+    assert json.loads(as_json.stdout)["error"]["code"] == code
+
+
+def test_revocation(server: RunningServer, here: Path) -> None:
+    """``device revoke --yes`` ends a device's access."""
+    caller = server.device(here, "dev-gone")
+    assert run(here, "device", "revoke", "dev-gone", "--yes").returncode == 0
+    assert caller.ask("/director/metadata/timestamp.json")[0].status == 403
+
+
+def test_status_of_a_running_server(server: RunningServer) -> None:
+    """``server status`` looks at the directory and disturbs nobody."""
+    done = sealift("server", "status", server.directory, "--json")
+    found = json.loads(done.stdout)
+    assert (found["image_root"], found["director_root"]) == (1, 1)
+    assert found["audit_leaves"] > 0
