@@ -55,6 +55,7 @@ MIX, MIS, FORM = "metadata.mixed", "metadata.misdirected", "format.malformed"
 LIMIT, FAIL, SLOW = "format.limit", "transport.failed", "transport.slow"
 NONE, COUNT, HARD = "metadata.no_target", "metadata.counter", "metadata.hardware"
 LEN, DIG, TRUST = "payload.length", "payload.digest", "device.trust"
+BOX, SLOT, BOOT = "payload.container", "device.slot", "device.boot"
 DELEG, SAME, REFUSED = "metadata.delegation", "metadata.mismatch", "policy.refused"
 OK, QUIET = "installed", "no news"
 THEN = " → "
@@ -128,19 +129,19 @@ KEYS = (
 PAYLOAD = (
     Row("C-01", "Swap after verify", LOC, "the file replaced between check and use", later=NEXT),
     Row("C-02", "Size overflow", MIR, "2 GiB + 1, 4 GiB + 1 bytes, the last one flipped", later=NEXT),
-    Row("C-03", "Unlisted, missing or unsigned payload", MIR, "parts not listed, listed and missing, unsigned variants", later=NEXT),
-    Row("C-04", "Name disagreement", MIR, "foo and foo.gz, trailing dots, case, NFC twins", later=NEXT),
-    Row("C-05", "Unprotected region", MIR, "every byte flipped", later=NEXT),
-    Row("C-06", "Archive escape", MIR, "names and links that lead elsewhere", later=NEXT),
+    Row("C-03", "Unlisted, missing or unsigned payload", SRV, "frames not listed, listed and missing, no list, no digests; other formats and versions", BOX),
+    Row("C-04", "Name disagreement", SRV, "archives with members of any name; then a listed name spelled otherwise", BOX + THEN + NONE, partly="a container has no names in it; archives of components come later"),
+    Row("C-05", "Unprotected region", MIR, "every byte flipped, also by a stolen Director whose digests fit", "every flip refused"),
+    Row("C-06", "Archive escape", MIR, "names and links that lead elsewhere", later="needs components that are archives: an image has no members"),
     Row("C-07", "Handler escape", MIR, "../../x as the name of a handler", later=NEXT),
     Row("C-08", "Parser before hash", MIR, "malformed data with a wrong hash", later=NEXT),
-    Row("C-09", "In-band signature tricks", MIR, "offsets outside their field, garbage before and after", later=NEXT),
-    Row("C-10", "Duplicate members", MIR, "one member twice, different bytes", later=NEXT),
+    Row("C-09", "In-band signature tricks", SRV, "garbage before, between and behind, lengths in the file that lie, a polyglot", BOX),
+    Row("C-10", "Duplicate members", SRV, "segments, entries, frames twice; then members of metadata", BOX + THEN + FORM),
     Row("C-11", "Verified ≠ used", MIR, "one configuration signed, another one used", later=NEXT),
     Row("C-12", "Odd hash field", SRV, "spaces, case, length, unknown algorithm, none", later=NEXT),
     Row("C-13", "Short identifiers", MIR, "two artifacts with one digest prefix", later=NEXT),
-    Row("C-14", "Hostile delta", SRV, "bad lengths and offsets, wrong base, wrong result", later=NEXT),
-    Row("C-15", "Decompression bomb", MIR, "1 : 10^6, nested", later=NEXT),
+    Row("C-14", "Hostile delta", SRV, "huge lengths; streams that do not decode; a wrong result; a delta beside a full container", LIMIT + THEN + "payload.patch" + THEN + DIG + THEN + OK, partly="offsets into a base need the delta engine; this agent takes no delta"),
+    Row("C-15", "Decompression bomb", SRV, "streams of thousands of times their segment, one inside another, under 100 ms", LIMIT),
     Row("C-16", "Ciphertext tampering", MIR, "sealed chunks flipped, moved, dropped", later=SEALED),
 )
 

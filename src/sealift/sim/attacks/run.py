@@ -31,6 +31,7 @@ MODULES = (
     "keys",
     "takeover",
     "provisioning",
+    "containers",
 )
 Attack = Callable[[Ground], Observed]
 

@@ -226,7 +226,7 @@ slots = {{ a = "slots/a", b = "slots/b" }}
 
     # ── a boot, a life of the agent ──────────────────────────────────────────────────
     def start(self) -> Slot:
-        """Power on, and again by the watchdog, until a slot gets as far as the agent."""
+        """Power on, again and again, until a slot gets as far as the agent."""
         for _ in range(MOST_BOOTS):
             if self.boots(slot := self.load()):
                 return slot
