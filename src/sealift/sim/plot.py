@@ -109,13 +109,16 @@ def build_images(scene: Scene) -> str:
         pool = pools.older if version == HOME else pools.newer
         image = builder.build(version, pool, healthy=version != UNWELL)
         scene.images[version] = image
+    chosen = set(scene.profile.packages)
     changed = ", ".join(
-        f"{old.name} {old.version} to {new.version}" for old, new in pools.updated[:3]
+        f"{old.name} {old.version} to {new.version}"
+        for old, new in pools.updated
+        if new.name in chosen
     )
     return (
         f"{len(scene.images)} ext4 images of {scene.profile.size >> 20} MiB out of "
         f"{len(pools.newer)} Debian packages, {len(pools.updated)} of them updated"
-        f"{f' ({changed} …)' if changed else ''}; sha256 "
+        f"{f': {changed}' if changed else ''}; sha256 "
         + ", ".join(f"{v} {i.sha256[:12]}" for v, i in scene.images.items())
     )
 
@@ -124,8 +127,12 @@ def start_server(scene: Scene) -> str:
     """A server with fresh secrets, reached through the link."""
     scene.server.init()
     scene.server.start()
+    scene.server.require_guarded()
     scene.relay.turn(scene.server.device_port)
-    return "listens on loopback, its token was shown once; devices need a certificate"
+    return (
+        "a wrong token gets auth.required, a device without certificate no answer; "
+        "the token itself is in no file of the server"
+    )
 
 
 def make_keys(scene: Scene) -> str:
@@ -334,7 +341,7 @@ def _refused(scene: Scene, code: str, act: Callable[[], object]) -> str:
 
 STEPS = (
     Step("images", "real, bootable file systems from packages", build_images),
-    Step("server", "runs with secrets of its own", start_server),
+    Step("server", "own secrets; nobody gets in unknown", start_server),
     Step("keys", "2 of 3 offline keys, encrypted", make_keys),
     Step("device", f"{HOME} from the factory runs and is well", make_device),
     Step("release", "signed offline by two people, published", release),

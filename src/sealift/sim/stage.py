@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,8 +64,8 @@ class Server:
     def access(self) -> tuple[str | Path, ...]:
         """The options by which an operator reaches it."""
         url = f"https://localhost:{self.operator_port}"
-        authority = self.directory / "public/tls-ca.pem"
-        return ("--server", url, "--token-file", self.token, "--ca", authority)
+        token = ("--token-file", self.token)
+        return ("--server", url, *token, "--ca", self._authority)
 
     @property
     def token(self) -> Path:
@@ -95,6 +96,35 @@ class Server:
         )
         wait_for(self._listens, f"{self._name} listening")
 
+    def require_guarded(self) -> None:
+        """Nobody gets in unknown, and the token is not among what it keeps.
+
+        Raises:
+            OutcomeError: somebody would.
+        """
+        stranger = secret_file(self.directory.with_suffix(".wrong-token"))
+        words = ("deployment", "list", *self.access, "--token-file", stranger, "--json")
+        refused = self._run.run(program("sealift"), *words, status=6).json()
+        code = refused["error"]["code"]
+        require(code == "auth.required", f"a wrong token is answered by {code}")
+        context = ssl.create_default_context(cafile=str(self._authority))
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", self.device_port), 10) as plain,
+                context.wrap_socket(plain, server_hostname="localhost") as stream,
+            ):
+                stream.sendall(
+                    b"GET /director/metadata/timestamp.json HTTP/1.0\r\n\r\n"
+                )
+                answered = stream.recv(1)
+        except OSError:  # ssl.SSLError is one
+            answered = b""
+        require(not answered, "a device without a certificate got an answer")
+        token = self.token.read_bytes().strip()
+        for path in self.directory.rglob("*"):
+            kept = path.is_file() and token in path.read_bytes()
+            require(not kept, f"{path.name} holds the operator token")
+
     def installations(self, deployment: str) -> list[str]:
         """The states of a deployment's installations, as an operator sees them."""
         words = ("deployment", "show", deployment, *self.access, "--json")
@@ -106,6 +136,10 @@ class Server:
         if self._process is not None:
             stop(self._process)
             self._process = None
+
+    @property
+    def _authority(self) -> Path:
+        return self.directory / "public/tls-ca.pem"
 
     @property
     def _listen(self) -> tuple[str, ...]:
