@@ -53,7 +53,6 @@ _REFUSED = re.compile(
 class Kind(StrEnum):
     """Every kind of event; their bodies are in ``docs/formats.md``."""
 
-    SERVER_STARTED = "log.started"
     TOKEN_ROTATED = "token.rotated"
     METADATA_PUBLISHED = "metadata.published"
     KEY_USED = "key.used"

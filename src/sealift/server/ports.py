@@ -265,6 +265,10 @@ class MetadataFiles(Protocol):
         """Have the Director look again at the next poll; ``None``: at every device."""
         ...
 
+    def outdate_ordered(self) -> None:
+        """The same for every device with an open installation."""
+        ...
+
     def ordered(self, device_id: str, name: str) -> StoredContainer | None:
         """That container, if the Director's Targets now order it for that device."""
         ...
@@ -493,10 +497,6 @@ class Blobs(Protocol):
         """
         ...
 
-    def length(self, name: str) -> int | None:
-        """Bytes of a blob, ``None`` if there is none."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Issued:
@@ -518,11 +518,6 @@ class Authority(Protocol):
         Raises:
             InvalidInputError: malformed, not self-signed, or a key of a wrong kind.
         """
-        ...
-
-    @property
-    def chain(self) -> str:
-        """The CA's certificate, PEM."""
         ...
 
 

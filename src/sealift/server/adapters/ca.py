@@ -52,11 +52,6 @@ class DeviceAuthority:
     key: Key
     tenant: str = "default"
 
-    @property
-    def chain(self) -> str:
-        """The CA's certificate, PEM."""
-        return _pem(self.certificate)
-
     def issue(self, device_id: str, csr_pem: bytes, now: datetime) -> Issued:
         """A client certificate over 90 days for the key in the request.
 

@@ -82,13 +82,6 @@ class FileBlobs:
                 start += len(piece)
                 yield piece
 
-    def length(self, name: str) -> int | None:
-        """Bytes of a blob, ``None`` if there is none."""
-        try:
-            return self._place(name).stat().st_size
-        except FileNotFoundError:
-            return None
-
     def _place(self, name: str) -> Path:
         if not _NAME.match(name):
             raise NotFoundError("a blob's name is a SHA-256 digest in lower hex")

@@ -300,6 +300,12 @@ class _Metadata(_Table):
         sql = "UPDATE director SET renew_at = 0 WHERE ? IS NULL OR device_id = ?"
         self._rows(sql, device_id, device_id)
 
+    def outdate_ordered(self) -> None:
+        self._rows(
+            """UPDATE director SET renew_at = 0 WHERE device_id IN
+                (SELECT device_id FROM installation WHERE is_open = 1)"""
+        )
+
     def ordered(self, device_id: str, name: str) -> ports.StoredContainer | None:
         sql = f"{_CONTAINER} JOIN ordered_container USING (name) WHERE device_id = ?"
         row = self._one(f"{sql} AND name = ?", device_id, name)

@@ -16,7 +16,7 @@ import msgspec
 from sealift.core import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from starlette.types import Send
 
@@ -132,12 +132,3 @@ async def _send(
         }
     )
     await send({"type": "http.response.body", "body": body})
-
-
-def walk(
-    kind: type[errors.SealiftError] = errors.SealiftError,
-) -> Iterator[type[errors.SealiftError]]:
-    """Every class of the error tree."""
-    yield kind
-    for below in kind.__subclasses__():
-        yield from walk(below)

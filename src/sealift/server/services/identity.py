@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sealift.core.audit import Actor, ActorType, Kind, Ref, printable
+from sealift.core.audit import Kind, Ref, printable
 from sealift.core.errors import (
     AuthRequiredError,
     ConflictError,
@@ -26,6 +26,7 @@ from sealift.server.services.audit import recorded
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sealift.core.audit import Actor
     from sealift.server.ports import Means, Session
 
 __all__ = ["Enrolled", "NewDevice", "NewEcu", "caller_of", "enrol", "revoke"]
@@ -156,11 +157,6 @@ def caller_of(session: Session, certificate_sha256: str) -> Caller:
             "this identity was revoked", hint="the operator of the fleet knows why"
         )
     return caller
-
-
-def device_actor(device_id: str) -> Actor:
-    """A device as the one who acts."""
-    return Actor(ActorType.DEVICE, device_id)
 
 
 def _report_key(found: Mapping[str, object]) -> PublicKey:

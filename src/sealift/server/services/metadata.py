@@ -60,7 +60,8 @@ def publish_root(means: Means, actor: Actor, repository: str, raw: bytes) -> int
             _require_our_keys(means, repository, root)
             if repository == "image" and newest(unit.session, "image", "targets"):
                 image.refresh(shelf, signers=means.image, now=unit.now)
-            unit.session.metadata.outdate()
+            if repository == "director":
+                unit.session.metadata.outdate()  # it may name new online keys
             _record(unit, shelf)
     return root.version
 
@@ -80,7 +81,7 @@ def publish_targets(means: Means, actor: Actor, raw: bytes) -> image.Published:
             )
         published = image.publish(shelf, raw, signers=means.image, now=unit.now)
         if shelf.added:
-            unit.session.metadata.outdate()
+            unit.session.metadata.outdate_ordered()  # what is ordered may be gone
             _record(unit, shelf)
     return published
 
