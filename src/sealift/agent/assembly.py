@@ -6,6 +6,7 @@ Imported where work is done only: in a child of ``run``, and in ``check``.
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealift.agent import log, wiring
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sealift.agent.config import Config
+    from sealift.agent.ports import Clock, Transport
+    from sealift.agent.trust import Provision
 
 
 def cycle(
@@ -35,26 +38,47 @@ def cycle(
     Raises:
         SealiftError: keys, anchors, state or configuration cannot be used.
     """
-    clock, storage = SystemClock(), Store(directory)
-    provision = wiring.provision(config)
+    clock, provision = SystemClock(), wiring.provision(config)
     floor = provision.build_time.timestamp()
     way = Stoppable(wiring.transport(config, clock, lambda: floor), check)
+    around = Around(way, clock, check, secrets.token_bytes, progress or Progress())
+    return Cycle(parts(config, provision, Store(directory), around))
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What the world around the agent is made of; a simulation has another one."""
+
+    way: Transport
+    clock: Clock
+    check: Callable[[], None]
+    chance: Callable[[int], bytes]
+    progress: Progress
+
+
+def parts(
+    config: Config, provision: Provision, storage: Store, around: Around
+) -> Parts:
+    """The parts of one cycle.
+
+    Raises:
+        SealiftError: the report key or the state cannot be used.
+    """
+    way, clock = around.way, around.clock
     kept = Forgiving(storage, lambda error: log.failed("state", error))
     verifier = Verifier(way, kept, clock, provision)
     key = FileKey(config.report_key)
     outbox = Outbox(storage, int(verifier.standing().now.timestamp()))
-    return Cycle(
-        Parts(
-            component=wiring.component(config, way, clock, progress or Progress()),
-            journal=wiring.journal(config),
-            floors=wiring.floors(config),
-            storage=storage,
-            way=way,
-            verifier=verifier,
-            reporter=Reporter(wiring.myself(config), key, outbox, secrets.token_bytes),
-            outbox=outbox,
-            clock=clock,
-            policy=wiring.gate(config),
-            check=check,
-        )
+    return Parts(
+        component=wiring.component(config, way, clock, around.progress),
+        journal=wiring.journal(config),
+        floors=wiring.floors(config),
+        storage=storage,
+        way=way,
+        verifier=verifier,
+        reporter=Reporter(wiring.myself(config), key, outbox, around.chance),
+        outbox=outbox,
+        clock=clock,
+        policy=wiring.gate(config),
+        check=around.check,
     )

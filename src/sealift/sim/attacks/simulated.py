@@ -29,17 +29,15 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from sealift.agent import config, history, log, wiring
+from sealift.agent import assembly, config, history, log, wiring
+from sealift.agent.assembly import Around
 from sealift.agent.boot.file import Started, choose, open_boot, open_store, running_text
 from sealift.agent.cycle import Cycle
 from sealift.agent.keyfile import FileKey
-from sealift.agent.outbox import Outbox
 from sealift.agent.payload import PayloadFill
 from sealift.agent.ports import Progress
-from sealift.agent.report import Reporter
 from sealift.agent.slot import WorkFiles
 from sealift.agent.storage import Store, claim
-from sealift.agent.trust import Verifier
 from sealift.core.errors import SealiftError
 from sealift.core.keys import PublicKey
 from sealift.core.manifest import Inventory, Unit
@@ -66,7 +64,6 @@ RESTART = 75
 class Parts:
     """Parts of the agent a test may want otherwise; by default the shipped ones."""
 
-    verifier: type[Verifier] = Verifier
     fill: Callable[[Instruction, Transport, Workspace], Fill] = PayloadFill
     calls: Calls = os
     """System calls of the store: where a process can be killed."""
@@ -295,29 +292,13 @@ slots = {{ a = "slots/a", b = "slots/b" }}
             lived.attempts += [it for it in ended if it["id"] not in known]
 
     def _agent(self, settings: Config, provision: Provision, storage: Store) -> Cycle:
-        """What ``agent.assembly`` does, with our clock, network, chance and parts."""
-        outbox, way = Outbox(storage), self.transport
+        """What ``sealift-agent`` runs, with our clock, network, chance and parts."""
+        way, work, fill = self.transport, WorkFiles(settings.state), self.parts.fill
+        chance = self._chance.randbytes
+        around = Around(way, self.clock, lambda: None, chance, Progress())
         provision = replace(provision, build_time=self.built)
-        part = wiring.component(settings, way, self.clock, Progress())
-        work = WorkFiles(settings.state)
-        fill = self.parts.fill
+        shipped = assembly.parts(settings, provision, storage, around)
+        part = replace(shipped.component, fill=lambda order: fill(order, way, work))
         if self.health is not None:
             part = replace(part, health=self.health)
-        return Cycle(
-            part=replace(part, fill=lambda order: fill(order, way, work)),
-            journal=wiring.journal(settings),
-            floors=wiring.floors(settings),
-            storage=storage,
-            way=way,
-            verifier=self.parts.verifier(way, storage, self.clock, provision),
-            reporter=Reporter(
-                wiring.myself(settings),
-                FileKey(settings.report_key),
-                outbox,
-                self._chance.randbytes,
-            ),
-            outbox=outbox,
-            clock=self.clock,
-            policy=wiring.gate(settings),
-            check=lambda: None,
-        )
+        return Cycle(replace(shipped, component=part))
