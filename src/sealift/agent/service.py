@@ -50,6 +50,7 @@ def serve(config: Config) -> int:
             lambda facts: runtime.note(config, facts),
         ).run()
     finally:
+        signals.ignore_hints()
         os.close(directory)
 
 

@@ -67,6 +67,10 @@ class Signals:
         if self.stopping:
             raise SystemExit(0)
 
+    def ignore_hints(self) -> None:
+        """For the way out: an interpreter that ends would die of a late hint."""
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
     def close(self) -> None:
         """Release the descriptors; the handlers stay."""
         os.close(self.descriptor)
