@@ -107,7 +107,7 @@ def test_limits_themselves_are_allowed() -> None:
     assert len(canonical({"a": longest})) == LEAF_BYTES_MAX
 
 
-TEXTS = st.text(max_size=20).map(lambda text: printable(text))
+TEXTS = st.text(max_size=20).map(printable)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(0, 2**53 - 1) | TEXTS,
     lambda inner: (
