@@ -9,7 +9,7 @@ import pytest
 
 from sealift.core import errors
 from sealift.core.errors import SealiftError
-from sealift.server.api.operator import OPERATIONS, PREFIX, document
+from sealift.server.api.operations import OPERATIONS, PREFIX, document
 from sealift.server.api.problems import problem, status_of
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs/api.md").read_text("utf-8")

@@ -14,7 +14,8 @@ from starlette.types import ASGIApp
 from sealift.core.errors import LimitError, RateLimitedError, SealiftError
 from sealift.server.api.auth import CERTIFICATE, Guard, RateLimiter, read_body
 from sealift.server.api.device import DeviceFace
-from sealift.server.api.operator import OPERATIONS, PREFIX, OperatorFace
+from sealift.server.api.operations import OPERATIONS, PREFIX
+from sealift.server.api.operator import OperatorFace
 from sealift.server.config import Config
 from sealift.server.services import accounts
 from tests.unit.server.world import OPERATOR, World

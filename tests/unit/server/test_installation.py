@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import get_args
 
 import pytest
 
+from sealift.agent import machine
 from sealift.core.errors import ConflictError
+from sealift.server.domain import installation
 from sealift.server.domain.installation import (
     OPEN,
     Cause,
@@ -96,3 +99,9 @@ def test_what_a_report_makes_of_it(
 ) -> None:
     """A verified report moves an installation, and only as far as it proves."""
     assert state_after_report(current, NEW, said) is expected, sentence
+
+
+def test_every_state_of_the_agent_has_a_meaning_here() -> None:
+    """What an agent may call its state is known to the server, Idle apart."""
+    names = {kind.__name__.lower() for kind in get_args(machine.State)}
+    assert set(installation._STAGES) == names - {"idle"}

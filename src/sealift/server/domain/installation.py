@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from sealift.core.errors import ConflictError
+
+if TYPE_CHECKING:
+    from sealift.core.reports import EcuReport
 
 __all__ = [
     "OPEN",
@@ -21,6 +25,7 @@ __all__ = [
     "cancellable",
     "move",
     "state_after_report",
+    "statements",
 ]
 
 
@@ -107,6 +112,38 @@ class Reported:
     ordered: bytes | None = None
     result: State | None = None
     stage: State | None = None
+
+
+_STAGES = {
+    "staging": State.DOWNLOADING,
+    "staged": State.DOWNLOADED,
+    "arming": State.INSTALLING,
+    "rebooting": State.REBOOTING,
+    "trial": State.CONFIRMING,
+    "confirming": State.CONFIRMING,
+    "reverting": State.CONFIRMING,
+    "reporting": State.CONFIRMING,
+}
+"""States of the agent's machine as this server calls them; unknown ones say nothing."""
+_RESULTS = {"failed": State.FAILED, "rolled_back": State.ROLLED_BACK}
+
+
+def statements(report: EcuReport, deployment: str) -> list[tuple[Reported, str | None]]:
+    """What a verified report says of its orders, the surest first, with error codes.
+
+    Results that name another deployment are left out.
+    """
+    runs = report.installed.sha256 if report.installed else b""
+    found: list[tuple[Reported, str | None]] = [(Reported(runs), None)]
+    for result in report.results:
+        about_it = result.deployment in {None, deployment}
+        if result.verdict in _RESULTS and about_it:
+            end = _RESULTS[result.verdict]
+            found.append((Reported(runs, result.sha256, end), result.code))
+    if report.pending is not None:
+        stage = _STAGES.get(report.pending.stage)
+        found.append((Reported(runs, report.pending.sha256, stage=stage), None))
+    return found
 
 
 def state_after_report(current: State, ordered: bytes, said: Reported) -> State:

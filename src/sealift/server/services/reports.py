@@ -22,13 +22,18 @@ from sealift.core.errors import (
 from sealift.core.keys import PublicKey
 from sealift.core.manifest import Inventory, verify_manifest
 from sealift.core.manifest import Unit as InventoryUnit
-from sealift.server.domain.installation import Reported, State, state_after_report
+from sealift.server.domain.installation import (
+    OPEN,
+    State,
+    state_after_report,
+    statements,
+)
 from sealift.server.domain.reporting import KEPT, Arrived, Known, Verdict, judge
 from sealift.server.ports import Manifest as KeptManifest
 from sealift.server.services.audit import recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from datetime import datetime
 
     from sealift.core.audit import Actor
@@ -44,19 +49,6 @@ EVIDENCE_BYTES_MAX = 64 * 1024
 """Bytes kept of a refused report; its digest is of all of it."""
 REFUSED_PER_DAY = 100
 """Refused reports kept per device and day: a device must not fill the disk."""
-
-_STAGES = {
-    "staging": State.DOWNLOADING,
-    "staged": State.DOWNLOADED,
-    "arming": State.INSTALLING,
-    "rebooting": State.REBOOTING,
-    "trial": State.CONFIRMING,
-    "confirming": State.CONFIRMING,
-    "reverting": State.CONFIRMING,
-    "reporting": State.CONFIRMING,
-}
-"""States of the agent's machine as this server calls them."""
-_RESULTS = {"failed": State.FAILED, "rolled_back": State.ROLLED_BACK}
 
 
 def receive(means: Means, actor: Actor, device_id: str, body: bytes) -> None:
@@ -265,32 +257,13 @@ def _moved(
     """The installation after everything the report says of it."""
     ordered = bytes.fromhex(installation.sha256)
     state, code = State(installation.state), installation.code
-    for said, its_code in _said(report, installation):
+    for said, its_code in statements(report, installation.deployment_id):
         after = state_after_report(state, ordered, said)
         if after is not state:
             state, code = after, its_code
-            if state in {State.SUCCEEDED, State.FAILED, State.ROLLED_BACK}:
+            if state not in OPEN:
                 break
     return replace(installation, state=state.value, code=code, changed_at=now)
-
-
-def _said(
-    report: EcuReport, installation: Installation
-) -> Sequence[tuple[Reported, str | None]]:
-    """The statements of a report about one order, the surest first."""
-    runs = report.installed.sha256 if report.installed else b""
-    found: list[tuple[Reported, str | None]] = [(Reported(runs), None)]
-    for result in report.results:
-        if result.verdict in _RESULTS and result.deployment in {
-            None,
-            installation.deployment_id,
-        }:
-            said = Reported(runs, result.sha256, _RESULTS[result.verdict])
-            found.append((said, result.code))
-    if report.pending is not None:
-        stage = _STAGES.get(report.pending.stage.lower())
-        found.append((Reported(runs, report.pending.sha256, stage=stage), None))
-    return found
 
 
 def _attacks(manifest: Manifest) -> list[dict[str, object]]:
