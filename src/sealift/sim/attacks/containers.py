@@ -282,7 +282,7 @@ class Filling:
     def __init__(self, directory: Path, release: Release) -> None:
         self._release = release
         self._work = directory / "filling"
-        self._work.mkdir(mode=0o700)
+        self._work.mkdir(mode=0o700, parents=True)
         self.slot = self._work / "slot"
 
     def __call__(self, raw: bytes, container: Container) -> str:

@@ -32,6 +32,7 @@ MODULES = (
     "takeover",
     "provisioning",
     "containers",
+    "payload",
 )
 Attack = Callable[[Ground], Observed]
 
