@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sealift.cli.output import Json, group, note, progress, size, table
+from sealift.cli.output import Json, group, note, progress, table
 
 if TYPE_CHECKING:
     from sealift.sim.demo import Done
@@ -63,7 +63,7 @@ def demo(
             _show(one, as_json=as_json)
     held = all(one.ok for one in done) and len(done) == len(play.STEPS)
     if not as_json:
-        _summary(done, options)
+        _summary(done)
     if not held:
         note(f"what was kept, logs included: {options.run}")
     return 0 if held else 1
@@ -73,11 +73,10 @@ def _show(one: Done, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(one.to_json()), flush=True)
     else:
-        note(f"{'ok' if one.ok else 'FAILED'}  {one.step}: {one.observed}")
+        note(f"{'ok ' if one.ok else 'FAILED'}  {one.step}: {one.observed}")
 
 
-def _summary(done: list[Done], options: object) -> None:
-    del options
+def _summary(done: list[Done]) -> None:
     table(
         ["step", "required", "holds", "seconds"],
         [[d.step, d.required, d.ok, f"{d.seconds:.1f}"] for d in done],
@@ -91,6 +90,3 @@ def _quiet(_: str) -> None:
 def _default_work() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "sealift/demo"
-
-
-_ = size

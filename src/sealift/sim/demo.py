@@ -89,6 +89,7 @@ def run(options: Options, watch: Watch) -> Iterator[Done]:
                 options.work, options.run, options.profile, processes, relay, watch
             )
             for step in STEPS:
+                watch.say(f"...  {step.name}: {step.required}")
                 done = _play(step, scene)
                 yield done
                 if not done.ok:
