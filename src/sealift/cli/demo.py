@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,8 +58,13 @@ def demo(
         signal.signal(how, signal.default_int_handler)
     options = play.Options.checked(work or _default_work(), image_size, keep=keep)
     done: list[Done] = []
-    with progress(as_json=as_json) as report:
-        for one in play.run(options, play.Watch(_quiet if as_json else note, report)):
+    with (
+        progress(as_json=as_json) as report,
+        closing(
+            play.run(options, play.Watch(_quiet if as_json else note, report))
+        ) as it,
+    ):
+        for one in it:
             done.append(one)
             _show(one, as_json=as_json)
     held = all(one.ok for one in done) and len(done) == len(play.STEPS)

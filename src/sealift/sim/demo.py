@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class Done:
         }
 
 
-def run(options: Options, watch: Watch) -> Iterator[Done]:
+def run(options: Options, watch: Watch) -> Generator[Done, None, None]:
     """Play the steps in order; the first that fails is the last.
 
     Yields what came of each. Nothing is left behind but ``options.work``, and of a run
@@ -105,11 +105,14 @@ def _play(step: Step, scene: Scene) -> Done:
         observed, ok = step.act(scene), True
     except SealiftError as error:
         observed, ok = f"{error.message} [{error.code}]", False
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        observed, ok = f"{place}{error.strerror or error}", False
     return Done(step.name, step.required, observed, ok, time.monotonic() - began)
 
 
 @contextlib.contextmanager
-def _alone(work: Path) -> Iterator[None]:
+def _alone(work: Path) -> Generator[None, None, None]:
     try:
         work.mkdir(parents=True, exist_ok=True)
         lock = (work / "lock").open("w")

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -76,9 +76,10 @@ class Processes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for process in reversed(self._started):
-            stop(process)
-        _end_orphans()
+        with _undisturbed():
+            for process in reversed(self._started):
+                stop(process)
+            _end_orphans()
 
     def run(
         self,
@@ -158,6 +159,18 @@ def stop(process: subprocess.Popen[bytes], how: int = signal.SIGTERM) -> int:
     return process.wait()
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C waits: what was started is ended first."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _signal(group: int, how: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, how)
@@ -184,7 +197,9 @@ def _children() -> list[int]:
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of our programs: ours, with their directory first on PATH."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    )
     return {**os.environ, "PATH": path, **(extra or {})}
 
 
