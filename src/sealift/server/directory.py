@@ -8,6 +8,7 @@ with another server, nothing is readable by others. What must be handed out lies
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -106,6 +107,8 @@ def exclusive(layout: Layout) -> Iterator[None]:
         BusyError: another process holds it. InvalidConfigError: it cannot be written.
     """
     try:
+        if not os.access(layout.root, os.W_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         stream = layout.lock.open("ab")
     except OSError as error:
         raise InvalidConfigError(
