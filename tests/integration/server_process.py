@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
 
@@ -90,7 +90,7 @@ class RunningServer:
     def operator(self) -> Iterator[Operator]:
         profile = Profile(self.urls["operator"], self.ca, self.token)
         with connect(profile) as session:
-            yield Operator(session)
+            yield Operator(replace(session, pause=lambda _: None))
 
     def publish_roots(self) -> None:
         with self.operator() as operator:
