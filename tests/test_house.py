@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tools import modules
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src/sealift"
 BIN = Path(sys.executable).parent
@@ -101,6 +103,11 @@ def test_every_module_says_what_it_is() -> None:
         if not ast.get_docstring(ast.parse(path.read_text("utf-8")))
     ]
     assert not silent
+
+
+def test_the_map_of_modules_is_what_their_docstrings_say() -> None:
+    """`docs/modules.md` is as `python -m tools.modules` writes it."""
+    assert modules.PAGE.read_text("utf-8") == modules.page()
 
 
 def test_packages_hold_no_code() -> None:
