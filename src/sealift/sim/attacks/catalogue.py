@@ -146,14 +146,14 @@ PAYLOAD = (
 )
 
 DEVICE = (
-    Row("D-01", "Slot changed after write", LOC, "a byte flipped between write, switch and boot", later=NEXT),
-    Row("D-02", "Power cut", NET, "at every durable step", later=NEXT),
-    Row("D-03", "Ordered downgrade", SRV, "a listed artifact below the floor", later=NEXT),
-    Row("D-04", "Downgrade by fallback", LOC, "a failing release, so that an old slot comes back", later=NEXT),
-    Row("D-05", "Counter burned early", SRV, "a high counter that fails its health check", later=NEXT),
-    Row("D-06", "Image that dies", SRV, "crash, hang, no network, wedged clock, no agent", later=NEXT),
-    Row("D-07", "Boot-count exhaustion", LOC, "power cycles in normal life and on trial", later=NEXT),
-    Row("D-08", "Wrong slot", SRV, "metadata or container name a place to write", later=NEXT),
+    Row("D-01", "Slot changed after write", LOC, "a byte flipped, the file replaced before the switch; flipped between switch and boot", SLOT + THEN + BOOT, partly="the second case is a board with verified boot: the reference loader has none"),
+    Row("D-02", "Power cut", NET, "cuts at every durable step; the agent killed at each change of its store", "old or new" + THEN + OK),
+    Row("D-03", "Ordered downgrade", SRV, "a listed artifact below the floor, also with the record of the floor gone", COUNT),
+    Row("D-04", "Downgrade by fallback", LOC, "a failing release goes home at the floor; below it the way back is refused", BOOT, partly="the reference loader knows no floor: it goes home by itself once the tries are used up"),
+    Row("D-05", "Counter burned early", SRV, "a high counter that fails its health check; a low one afterwards", BOOT + THEN + OK),
+    Row("D-06", "Image that dies", SRV, "crash, hang, no network, wedged clock, no agent: home within its tries", BOOT),
+    Row("D-07", "Boot-count exhaustion", LOC, "power cycles in normal life, then on trial", OK + THEN + BOOT),
+    Row("D-08", "Wrong slot", SRV, "container, then metadata name a place to write", BOX + THEN + OK),
     Row("D-09", "No room", LOC, "larger than the slot; disk, inodes full", later=NEXT),
     Row("D-10", "Local file games", LOC, "links, races, loose modes, umask", later=NEXT),
     Row("D-11", "Local and remote ports", LOC, "connect to the agent", later=NEXT),

@@ -12,7 +12,7 @@ from sealift.core.payload import pack_full
 from sealift.core.types import Artifact
 from sealift.sim import network
 from sealift.sim.attacks.boxes import Box, ordered
-from sealift.sim.attacks.containers import Filling, waiting
+from sealift.sim.attacks.containers import NEXT_COUNTER, Filling, waiting
 from sealift.sim.attacks.forge import Change, Json
 from sealift.sim.attacks.simulated import SLOT_BYTES
 from sealift.sim.attacks.world import (
@@ -127,7 +127,7 @@ def _sparse(length: int) -> Release:
         segment_size=packed.segment_size,
         segment_root=packed.segment_root,
         hardware_ids=(HARDWARE,),
-        release_counter=4,
+        release_counter=NEXT_COUNTER,
         version=str(length),
     )
     name = f"sparse-{length}"
@@ -193,7 +193,8 @@ def attack_c_07(ground: Ground) -> Observed:
     """Names of containers; then handlers, scripts and types that nobody asked for."""
     names = ("../../x", "/bin/sh", "x/../../y", "..", "-rf", "$(reboot)", "a;b", "|sh")
     return ground.observed(
-        ground.each(_changed(_named(name)) for name in names), ground.play(_handled)
+        ground.each(changed_order(_named(name)) for name in names),
+        ground.play(_handled),
     )
 
 
@@ -201,7 +202,7 @@ def _named(name: str) -> Change:
     return lambda ecu: ecu["payload"]["full"].update(name=name)
 
 
-def _changed(change: Change) -> Plan:
+def changed_order(change: Change) -> Plan:
     """The order of the one component changed, signed by the real keys."""
 
     def entry(signed: Json) -> None:
@@ -226,7 +227,7 @@ def _handled(scene: Scene) -> str:
         ecu["payload"] |= {"type": "../../x", "preinst": script}
         ecu["payload"]["full"] |= {"handler": "shellscript", "hook": script}
 
-    outcome = _changed(change)(scene)
+    outcome = changed_order(change)(scene)
     return f"{outcome}, and something ran" if marker.exists() else outcome
 
 

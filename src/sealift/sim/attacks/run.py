@@ -33,6 +33,7 @@ MODULES = (
     "provisioning",
     "containers",
     "payload",
+    "device",
 )
 Attack = Callable[[Ground], Observed]
 
