@@ -298,7 +298,9 @@ class Reader:
         allowed = TOP_LEVEL | (OFFLINE if self.own else frozenset())
         if not roles.keys() >= TOP_LEVEL or not roles.keys() <= allowed:
             raise MalformedError("a Root needs the four roles, and no unknown one")
-        consistent = signed.get("consistent_snapshot") is True
+        consistent = "consistent_snapshot" in signed and fields.flag(
+            signed, "consistent_snapshot"
+        )
         if self.own and not consistent:
             raise MalformedError("consistent_snapshot is not true")
         return Root(

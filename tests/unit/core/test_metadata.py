@@ -651,7 +651,7 @@ junk = st.recursive(
 def places(value: Any) -> list[tuple[Any, Any]]:
     """Every (container, key) in a JSON value."""
     if isinstance(value, dict):
-        found = [(value, name) for name in value]
+        found: list[tuple[Any, Any]] = [(value, name) for name in value]
     elif isinstance(value, list):
         found = [(value, number) for number in range(len(value))]
     else:
