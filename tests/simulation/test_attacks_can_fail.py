@@ -52,7 +52,7 @@ def _by_key_id(
 
 def _fewer_families(counted: Any, rule: Any) -> bool:
     """A hybrid role without a rule for each family, and half its threshold."""
-    return len(counted) * 2 >= rule.threshold
+    return bool(len(counted) * 2 >= rule.threshold)
 
 
 def _no_reset(state: Any, _root: object) -> Any:
