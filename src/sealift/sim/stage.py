@@ -210,6 +210,7 @@ class Desk:
             "--hardware-id": HARDWARE_ID,
             "--counter": str(counter),
             "--out": str(release),
+            "--preset": "1",  # a quarter of the time, 7 % more bytes
         }
         words = [word for option in described.items() for word in option]
         made = self._sealift(
