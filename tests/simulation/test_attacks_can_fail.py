@@ -99,7 +99,7 @@ MUTANTS: list[Mutant] = [
     ("agent.transport.https", "check_plain", _nothing, ("A-32",)),
     ("agent.identity", "read_guarded", _read_anyway, ("B-14",)),
     ("repo.policy", "algorithm_of", _nothing, ("B-12",)),
-    ("sim.attacks.provisioning", "require_consent", _nothing, ("B-16",)),
+    ("sim.attacks.ceremony", "require_consent", _nothing, ("B-16",)),
 ]
 
 

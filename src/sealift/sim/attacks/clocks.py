@@ -9,12 +9,11 @@ from sealift.repo.repository import utc_text
 from sealift.sim import network
 from sealift.sim.attacks.forge import Change, Json
 from sealift.sim.attacks.metadata import REPOSITORIES
-from sealift.sim.attacks.world import Ground, Observed, Plan, Scene
+from sealift.sim.attacks.world import THEN, Ground, Observed, Plan, Scene
 
 if TYPE_CHECKING:
     from sealift.sim.network import Request, Response, Server
 
-THEN = " → "
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WRONG = datetime(2040, 1, 1, tzinfo=UTC)
 """Within what is sane, and far from true."""

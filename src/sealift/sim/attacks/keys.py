@@ -1,4 +1,4 @@
-"""Rows B-01 to B-04, B-09, B-10 and B-15: whose signature counts, and how often.
+"""Rows B-01 to B-04 and B-09: whose signature counts, and how often.
 
 Some of these need a Root no careful vendor would sign: a key under two names, a curve
 of another kind. ``careless`` has the vendor publish it all the same, by the real
@@ -8,8 +8,7 @@ threshold, so that nothing but the verifier's counting stands in the way.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -20,10 +19,10 @@ from sealift.sim.attacks.delegation import supplied
 from sealift.sim.attacks.forge import Change, Json, bump, dump, load, nothing
 from sealift.sim.attacks.metadata import REPOSITORIES, ROLES, SUPPLIED
 from sealift.sim.attacks.world import Ground, Observed, Plan, Scene, each
-from sealift.sim.vendor import Keys, Shape
+from sealift.sim.vendor import Keys
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Key, Signer
+    from securesystemslib.signer import Signer
 
 PAIRS = (("image", "targets"), ("image", "root"), ("director", "root"))
 """Roles behind a threshold of two."""
@@ -85,7 +84,7 @@ def _other_id(scene: Scene) -> Twins:
 def _pem_twin(scene: Scene) -> Twins:
     """One ECDSA key in two PEM texts."""
     del scene
-    signer = CryptoSigner(_ec_key(), None)
+    signer = CryptoSigner(ec_key(), None)
     shown = signer.public_key.to_dict()
     other = copy.deepcopy(shown)
     other["keyval"]["public"] = shown["keyval"]["public"].replace("\n", "\r\n")
@@ -328,94 +327,9 @@ def attack_b_09(ground: Ground) -> Observed:
     )
 
 
-# ── B-10: signatures that are none ───────────────────────────────────────────────────
-def attack_b_10(ground: Ground) -> Observed:
-    """Degenerate signatures under good keys; any signature under degenerate keys."""
-    ed25519 = ["", "00", "00" * 63, "00" * 64, "00" * 65, "ff" * 64, "zz" * 64, "é"]
-    der = ["", "3006020100020100", "3006020101020101", "30", "00" * 72, "ff" * 72]
-    der += ["3006020100020101", "3080020101020101" + "0000", "30080202000102020001"]
-    return ground.observed(
-        each(
-            [
-                each(
-                    ground.together(_spoilt_by(name, sig) for sig in ed25519)
-                    for name in REPOSITORIES
-                ),
-                _under(ground, _ec_shown(), der),
-                *(_under(ground, key, _forgeries()) for key in _small_keys()),
-            ]
-        )
-    )
-
-
-def _spoilt_by(repository: str, signature: str) -> Plan:
-    def spoil(raw: bytes) -> bytes:
-        file = load(raw)
-        for entry in file["signatures"]:
-            entry["sig"] = signature
-        return dump(file)
-
-    def act(scene: Scene) -> str:
-        forger = scene.forger(repository)
-        forger.spoil = {"timestamp": spoil}
-        return scene.attempt(scene.serve(repository, forger.chain({})))
-
-    return act
-
-
-def _under(ground: Ground, shown: Json, signatures: Iterable[str]) -> str:
-    """Root names this key for Timestamp; each of these is tried as its signature."""
-
-    def act(scene: Scene) -> str:
-        def change(signed: Json) -> None:
-            signed["keys"]["odd"] = shown
-            signed["roles"]["timestamp"] = {"keyids": ["odd"], "threshold": 1}
-
-        careless(scene, "director", change)
-        found = []
-        for signature in signatures:
-            forger = scene.forger("director")
-            forger.spoil = {"timestamp": partial(_odd, signature)}
-            files = forger.chain({})
-            found.append(scene.attempt(scene.serve("director", files)))
-        careful_again(scene, "director", "timestamp")
-        return each(found)
-
-    return ground.play(act)
-
-
-def _odd(signature: str, raw: bytes) -> bytes:
-    return dump({**load(raw), "signatures": [{"keyid": "odd", "sig": signature}]})
-
-
-def _small_keys() -> list[Json]:
-    """Points of small order, and other spellings: anybody could sign under them."""
-    encodings = (
-        "0100000000000000000000000000000000000000000000000000000000000000",
-        "0000000000000000000000000000000000000000000000000000000000000000",
-        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
-    )
-    return [
-        {"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": it}}
-        for it in encodings
-    ]
-
-
-def _forgeries() -> list[str]:
-    """R = identity or 0, S = 0: valid for any text under a point of small order."""
-    identity = "01" + "00" * 31
-    return [identity + "00" * 32, "00" * 64, "ec" + "ff" * 30 + "7f" + "00" * 32]
-
-
-def _ec_key() -> ec.EllipticCurvePrivateKey:
+def ec_key() -> ec.EllipticCurvePrivateKey:
+    """An ECDSA key that is the same every time."""
     return ec.derive_private_key(0x5EA11F7, ec.SECP256R1())
-
-
-def _ec_shown() -> Json:
-    key: Key = SSlibKey.from_crypto(_ec_key().public_key())
-    return dict(key.to_dict())
 
 
 _RSA: list[rsa.RSAPrivateKey] = []
@@ -426,45 +340,3 @@ def _rsa_key() -> rsa.RSAPrivateKey:
     if not _RSA:
         _RSA.append(rsa.generate_private_key(65537, 2048))
     return _RSA[0]
-
-
-# ── B-15: half of a hybrid ───────────────────────────────────────────────────────────
-def attack_b_15(ground: Ground) -> Observed:
-    """Signatures of one family only, as many as there are, and some of them twice."""
-
-    def plan(repository: str, role: str, *, classical: bool, twice: bool) -> Plan:
-        def spoil(raw: bytes) -> bytes:
-            file = load(raw)
-            more = [{**it, "keyid": f"{it['keyid']}-2"} for it in file["signatures"]]
-            return dump({**file, "signatures": [*file["signatures"], *more]})
-
-        def act(scene: Scene) -> str:
-            names = scene.vendor.key_names(repository, role)
-            kept = [it for it in names if it.endswith("+pq") != classical]
-            signers = scene.vendor.keys.all(kept)
-            forger = scene.forger(repository, **{role: signers})
-            forger.spoil = {role: spoil} if twice else {}
-            files = (
-                forger.role("root", bump, nothing)
-                if role == "root"
-                else forger.chain({})
-            )
-            return scene.attempt(scene.serve(repository, files, stolen=role != "root"))
-
-        return act
-
-    plans = [
-        plan(*pair, classical=classical, twice=twice)
-        for pair in PAIRS
-        for classical in (True, False)
-        for twice in (True, False)
-    ]
-    return ground.observed(ground.each([*plans, _one_and_three], Shape(hybrid=True)))
-
-
-def _one_and_three(scene: Scene) -> str:
-    """Enough signatures in all, but only one of the second family."""
-    names = scene.vendor.key_names("image", "targets")
-    classical = [it for it in names if not it.endswith("+pq")]
-    partner = [it for it in names if it.endswith("+pq")][:1]
-    return by(scene, "image", "targets", scene.vendor.keys.all(classical + partner))

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from sealift.sim.attacks.forge import Change, Json, bump, dump, load, put
 from sealift.sim.attacks.metadata import REPOSITORIES, ROLES, every_role, forged
-from sealift.sim.attacks.world import INSTALLED, Ground, Observed, Plan, Scene, each
+from sealift.sim.attacks.world import (
+    INSTALLED,
+    Ground,
+    Observed,
+    Plan,
+    Scene,
+    bounded,
+    each,
+)
 from sealift.sim.vendor import PRODUCT, Shape, Supplier, make_release
 
 if TYPE_CHECKING:
     from sealift.sim.network import Attacker
 
-FLOOD_SECONDS, FLOOD_BYTES = 0.1, 10 << 20
+FLOOD_SECONDS = 0.1
 NAMES = ("../x", "/x", "%2e%2e", "..", ".", "a b?#&", "C:\\x", "x/../../y", "root.json")
 
 
@@ -41,13 +48,7 @@ def _flood(role: str, flood: Flood) -> Plan:
         outcome = scene.attempt(attacker)
         if time.process_time() - began > FLOOD_SECONDS:
             return f"{outcome}, but not within {FLOOD_SECONDS} s"
-        tracemalloc.start()
-        try:
-            scene.attempt(attacker)
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-        return outcome if peak <= FLOOD_BYTES else f"{outcome}, at {peak >> 20} MiB"
+        return bounded(lambda it: it.attempt(attacker))(scene)
 
     return act
 

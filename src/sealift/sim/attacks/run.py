@@ -24,13 +24,17 @@ __all__ = ["MODULES", "Attack", "Result", "attacks", "chosen", "run", "run_row"]
 
 MODULES = (
     "metadata",
+    "freeze",
+    "mixing",
     "parsing",
     "transfer",
     "delegation",
     "clocks",
     "keys",
+    "signatures",
     "takeover",
     "provisioning",
+    "ceremony",
     "containers",
     "payload",
     "device",

@@ -7,12 +7,20 @@ clock runs fast, so that minutes of waiting take a moment.
 
 from __future__ import annotations
 
-import tracemalloc
 from typing import TYPE_CHECKING
 
 from sealift.sim import network
 from sealift.sim.attacks.loopback import Tls, over_tls
-from sealift.sim.attacks.world import DEVICE, OTHER, Ground, Observed, Plan, Scene, each
+from sealift.sim.attacks.world import (
+    DEVICE,
+    OTHER,
+    Ground,
+    Observed,
+    Plan,
+    Scene,
+    bounded,
+    each,
+)
 from sealift.sim.network import Request, Response, answer, on
 
 if TYPE_CHECKING:
@@ -20,11 +28,9 @@ if TYPE_CHECKING:
 
     from sealift.sim.network import Attacker
 
-THEN = " → "
 STAMP, BOXES = "director/metadata/timestamp.json", "director/targets/*"
 FILES = (STAMP, "director/metadata/*.snapshot.json", "image/metadata/*.targets.json")
 GOOD = Tls()
-MOST_BYTES = 10 << 20
 FAST = 240.0
 """Seconds of the agent's clock in one second of ours."""
 
@@ -39,27 +45,14 @@ def tls(plan: Plan, kind: Tls = GOOD, *, speed: float = 1.0) -> Plan:
     return act
 
 
-def bounded(plan: Plan) -> Plan:
-    """The same plan, while nobody here may use more than so much memory."""
-
-    def act(scene: Scene) -> str:
-        tracemalloc.start()
-        try:
-            outcome = plan(scene)
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-        return outcome if peak <= MOST_BYTES else f"{outcome}, at {peak >> 20} MiB"
-
-    return act
-
-
 # ── A-16, A-17: without end, and without haste ───────────────────────────────────────
 def attack_a_16(ground: Ground) -> Observed:
     """Metadata, then image bytes, that go on and on; said so or not."""
 
     def metadata(path: str, length: int | None) -> Plan:
-        return bounded(lambda scene: scene.attempt(network.endless(path, length=length)))
+        return bounded(
+            lambda scene: scene.attempt(network.endless(path, length=length))
+        )
 
     def longer(scene: Scene) -> str:
         """A container with a byte more than the signed length, as its head says."""
