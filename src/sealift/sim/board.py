@@ -6,12 +6,16 @@ attempt down before it starts anything, writes ``DIR/running`` with a fresh boot
 starts PROGRAM, and goes round again when that exits with 75 ("restart wanted"), dies
 while its slot is on trial, or has not confirmed when the watchdog's time is up. Every
 other end of PROGRAM is the board's own end, with the same status.
+
+SIGTERM and SIGINT switch the board off: PROGRAM gets them too, and is not started
+again. A board that dies without a word takes PROGRAM with it, as power that fails does.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
 import secrets
 import signal
@@ -27,12 +31,16 @@ from sealift.core.errors import BootError, MissingToolError, SealiftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
     from sealift.core.types import Slot
 
 RESTART = 75
 """The exit status by which a program asks for a restart (``EX_TEMPFAIL``)."""
 _LOOK_SECONDS = 0.1
+_OFF = (signal.SIGTERM, signal.SIGINT)
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # loaded before any fork
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +63,26 @@ class Board:
         self._settings = settings
         self._store = open_store(settings.directory)
         self._say = say
+        self._child: subprocess.Popen[bytes] | None = None
+        self._off: int | None = None
 
     def run(self, program: Sequence[str]) -> int:
         """Start ``program`` as often as it takes; its last exit status.
+
+        From the main thread only, as signals are heard meanwhile.
 
         Raises:
             BootError: it was started too often. MissingToolError: it cannot be started.
             StateError, SpaceError: the loader's store cannot be used.
         """
+        with self._hearing():
+            return self._run(program)
+
+    def _run(self, program: Sequence[str]) -> int:
         for number in range(1, self._settings.starts + 1):
             slot = self._load(number)
             status = self._supervise(slot, program)
-            if not self._again(status, slot):
+            if self._off is not None or not self._again(status, slot):
                 return status if status >= 0 else 128 - status
         raise BootError(
             f"started {self._settings.starts} times without coming to rest",
@@ -88,17 +104,48 @@ class Board:
         return slot
 
     def _supervise(self, slot: Slot, program: Sequence[str]) -> int:
-        try:
-            child = subprocess.Popen(program)
-        except OSError as error:
-            raise MissingToolError(f"{program[0]}: {error.strerror}") from error
-        with child, _passing_on(child):
+        """Run ``program`` once; its exit status, or ``-signal``."""
+        child = self._start(program)
+        if child is None:
+            return -(self._off or signal.SIGTERM)
+        with child:
             bites = time.monotonic() + self._settings.watchdog
             while (status := _wait(child)) is None:
                 if time.monotonic() > bites and self._on_trial(slot):
                     self._say(f"watchdog: slot {slot} did not confirm in time")
                     child.kill()
+        self._child = None
         return status
+
+    def _start(self, program: Sequence[str]) -> subprocess.Popen[bytes] | None:
+        """Start it, unless we were switched off; no signal falls between the two."""
+        board = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OFF)
+        try:
+            if self._off is None:
+                self._child = subprocess.Popen(
+                    program,
+                    preexec_fn=lambda: _be_powered_by(board),  # noqa: PLW1509 -- one thread
+                )
+        except OSError as error:
+            raise MissingToolError(f"{program[0]}: {error.strerror}") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _OFF)
+        return self._child
+
+    @contextlib.contextmanager
+    def _hearing(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._switch_off) for number in _OFF}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _switch_off(self, number: int, _: FrameType | None) -> None:
+        self._off = number
+        if self._child is not None:
+            self._child.send_signal(number)
 
     def _again(self, status: int, slot: Slot) -> bool:
         if status == RESTART:
@@ -118,18 +165,12 @@ def _wait(child: subprocess.Popen[bytes]) -> int | None:
     return None
 
 
-@contextlib.contextmanager
-def _passing_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Have the board's own end be the program's: SIGTERM and SIGINT go through."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {
-        it: signal.signal(it, lambda n, _f: child.send_signal(n)) for it in numbers
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _be_powered_by(board: int) -> None:
+    """In the new process: hear signals again, and die with the board."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OFF)
+    if os.getppid() != board:  # it died before we asked
+        os._exit(128 + signal.SIGKILL)
 
 
 def _replace(directory: str, name: str, data: bytes) -> None:

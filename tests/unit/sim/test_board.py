@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -185,3 +186,69 @@ def test_sigterm_reaches_the_program(rig: Rig) -> None:
                 break
         board.send_signal(signal.SIGTERM)
         assert board.wait(20) == 128 + signal.SIGTERM
+
+
+def test_switched_off_before_the_start(rig: Rig) -> None:
+    """A SIGTERM before there is a program: it is never started, and the board ends."""
+
+    def say(text: str) -> None:
+        if text.startswith("start 1"):
+            signal.raise_signal(signal.SIGTERM)
+
+    board = Board(Settings(str(rig.directory)), say)
+    assert board.run(rig.program("")) == 128 + signal.SIGTERM
+    assert not rig.log.exists()
+
+
+class Late(str):
+    """A program's argument during whose last look, just before the fork, SIGTERM comes."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        signal.raise_signal(signal.SIGTERM)
+        return super().encode(encoding, errors)
+
+
+def test_switched_off_while_starting(rig: Rig) -> None:
+    """A SIGTERM between the decision to start and the start reaches the program."""
+    program = [Late(sys.executable), *rig.program("time.sleep(60)")[1:]]
+    board = Board(Settings(str(rig.directory)), rig.said.append)
+    assert board.run(program) == 128 + signal.SIGTERM
+
+
+def test_switched_off_is_off(rig: Rig) -> None:
+    """A program that answers SIGTERM by asking for a restart does not get one."""
+    status = rig.run(
+        """
+        import signal
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+        os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(60)
+        """
+    )
+    assert status == 75
+    assert rig.starts == ["a"]
+
+
+def test_the_program_hears_signals(rig: Rig) -> None:
+    """What is blocked while it is started is not blocked in it."""
+    body = (
+        "sys.exit(int(open('/proc/self/status').read().split('SigBlk:')[1][:17], 16))"
+    )
+    assert rig.run(body) == 0
+
+
+def test_a_board_that_dies_takes_its_program_with_it(rig: Rig) -> None:
+    """SIGKILL of the board is the end of power: no agent is left behind."""
+    command = [sys.executable, "-m", "sealift.sim.board", "--dir", str(rig.directory)]
+    body = "print('up', os.getpid(), file=log, flush=True); time.sleep(60)"
+    with subprocess.Popen([*command, "--", *rig.program(body)]) as board:
+        while not rig.log.exists() or "up" not in rig.log.read_text():
+            time.sleep(0.02)
+        board.kill()
+    process = Path("/proc", rig.log.read_text().split()[-1])
+    deadline = time.monotonic() + 10
+    while process.exists() and " Z " not in (process / "stat").read_text():
+        assert time.monotonic() < deadline, "the program outlives its board"
+        time.sleep(0.02)
