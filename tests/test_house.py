@@ -10,10 +10,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from sealift.agent.clock import SystemClock
+from sealift.agent.wiring import BUILD_TIME
 from tools import modules
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -188,3 +191,25 @@ def test_every_error_code_is_documented() -> None:
     page = (ROOT / "docs/api.md").read_text("utf-8")
     missing = sorted(code for code in codes if f"`{code}`" not in page)
     assert not missing
+
+
+_RELEASED = re.compile(r"^## .*?(\d{4}-\d\d-\d\d)\s*$", re.MULTILINE)
+
+
+def _released(changelog: str) -> list[datetime]:
+    """The dates of the releases, as `## 1.2.0 - 2026-12-24` says them."""
+    dates = _RELEASED.findall(changelog)
+    return [datetime.fromisoformat(date).replace(tzinfo=UTC) for date in dates]
+
+
+def test_the_agent_knows_when_it_was_made() -> None:
+    """`BUILD_TIME` is no older than the newest release of the changelog, and is past.
+
+    No device believes in an earlier time, so a stale one lets old metadata live, and
+    one in the future lets good metadata expire.
+    """
+    day = datetime(2026, 12, 24, tzinfo=UTC)
+    assert _released("## Unreleased\n\n## [0.2.0] - 2026-12-24\n") == [day]
+    released = _released((ROOT / "CHANGELOG.md").read_text("utf-8"))
+    assert max([*released, BUILD_TIME]) == BUILD_TIME
+    assert SystemClock().now() > BUILD_TIME
