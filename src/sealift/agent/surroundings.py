@@ -16,12 +16,12 @@ import sys
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 """The whole environment of the agent and of everything it starts."""
 
-_CODE = ("PYTHON", "LD_", "GLIBC_TUNABLES", "MALLOC_")
+_LOADER = ("LD_", "GLIBC_TUNABLES", "MALLOC_")
 
 
 def tidy(arguments: list[str]) -> None:
     """Make the surroundings ours; may start the program again in its own place."""
-    if not sys.flags.isolated and any(map(_runs_code, os.environ)):
+    if any(map(_runs_code, os.environ)):
         again = [sys.executable, "-I", "-m", "sealift.agent", *arguments]
         with contextlib.suppress(OSError):  # then go on with what can be dropped here
             os.execve(sys.executable, again, ENVIRONMENT)  # noqa: S606
@@ -36,4 +36,7 @@ def tidy(arguments: list[str]) -> None:
 
 
 def _runs_code(name: str) -> bool:
-    return name.startswith(_CODE)
+    """``-I`` keeps what is Python's out, but not what the loader has loaded before."""
+    return name.startswith(_LOADER) or (
+        name.startswith("PYTHON") and not sys.flags.isolated
+    )

@@ -154,15 +154,15 @@ DEVICE = (
     Row("D-06", "Image that dies", SRV, "crash, hang, no network, wedged clock, no agent: home within its tries", BOOT),
     Row("D-07", "Boot-count exhaustion", LOC, "power cycles in normal life, then on trial", OK + THEN + BOOT),
     Row("D-08", "Wrong slot", SRV, "container, then metadata name a place to write", BOX + THEN + OK),
-    Row("D-09", "No room", LOC, "larger than the slot; disk, inodes full", later=NEXT),
-    Row("D-10", "Local file games", LOC, "links, races, loose modes, umask", later=NEXT),
-    Row("D-11", "Local and remote ports", LOC, "connect to the agent", later=NEXT),
-    Row("D-12", "Environment injection", LOC, "PATH, PYTHONPATH, LD_PRELOAD, proxies, configuration", later=NEXT),
+    Row("D-09", "No room", LOC, "larger than the slot; no room for the store, the work file: nothing is erased", "device.space"),
+    Row("D-10", "Local file games", LOC, "links and loose modes of everything the agent believes; then a hostile umask", TRUST + THEN + OK),
+    Row("D-11", "Local and remote ports", LOC, "every socket of the real agent while it installs", "no listener"),
+    Row("D-12", "Environment injection", LOC, "module paths, preloads, proxies, PATH, TMPDIR at the real agent; then a writable configuration", OK + THEN + TRUST, partly="without -I, which the service unit has, the interpreter obeys PYTHONPATH before our first line"),
     Row("D-13", "Hostile USB bundle", USB, "unsigned, expired, older, another device's", later="needs offline bundles"),
     Row("D-14", "Hostile USB names", USB, "names with shell, path and format characters", later="needs offline bundles"),
-    Row("D-15", "Old state restored", LOC, "last month's state directory", later=NEXT),
+    Row("D-15", "Old state restored", LOC, "last month's state directory: the server sees the counters go back", "clone alarm", partly="no board with a hardware counter is supported yet"),
     Row("D-16", "Hostile Primary", LOC, "a gateway lies to what is behind it", later="needs components behind a gateway"),
-    Row("D-17", "Concurrent runs", LOC, "a second agent, signals, retries", later=NEXT),
+    Row("D-17", "Concurrent runs", LOC, "a second agent; signals by the hundred during an install", "device.busy" + THEN + OK),
 )
 
 IDENTITY = (

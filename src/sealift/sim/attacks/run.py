@@ -38,6 +38,7 @@ MODULES = (
     "containers",
     "payload",
     "device",
+    "surroundings",
 )
 Attack = Callable[[Ground], Observed]
 

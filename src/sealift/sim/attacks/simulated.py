@@ -273,6 +273,8 @@ slots = {{ a = "slots/a", b = "slots/b" }}
         try:
             storage = Store(directory, self.parts.calls)
             self._run(lived, settings, provision, storage)
+        except SealiftError as error:
+            lived.errors.append(error)
         finally:
             os.close(directory)
 
