@@ -290,24 +290,22 @@ def attack_a_29(ground: Ground) -> Observed:
     def stranger(raw: bytes) -> bytes:
         return raw.replace(b'"sig":"', b'"sig":"00', 1)
 
-    def plan(repository: str, role: str, spoil: Callable[[bytes], bytes]) -> Plan:
+    def plan(repository: str, role: str) -> Plan:
         def act(scene: Scene) -> str:
-            attacker = _only(scene, repository, role, spoil)
-            scene.attempt(attacker)
+            bad = [
+                _only(scene, repository, role, it) for it in (junk, unsigned, stranger)
+            ]
+            for attacker in bad:
+                scene.attempt(attacker)
             kept = any(raw in scene.bad for raw in scene.device.records().values())
-            scene.killed_at_every_step(attacker)
+            scene.killed_at_every_step(*bad[:1])
             found = "something kept" if kept else "nothing kept"
             return f"{found} → {scene.settled()}"
 
         return act
 
-    plans = [
-        plan(repository, role, spoil)
-        for spoil in (junk, unsigned, stranger)
-        for repository in REPOSITORIES
-        for role in ("root", "timestamp")
-    ]
-    return ground.observed(ground.each(plans))
+    roles = [(name, role) for name in REPOSITORIES for role in ("root", "timestamp")]
+    return ground.observed(ground.each(plan(*it) for it in roles))
 
 
 def _only(
