@@ -551,6 +551,18 @@ def test_kept_targets_by_a_removed_key_are_fetched_again() -> None:
     assert client.kept["targets"] == client.repository.files["targets", 1]
 
 
+@pytest.mark.parametrize("role", ["snapshot", "targets"])
+def test_F4_a_kept_file_of_the_listed_version_but_another_hash_is_fetched(
+    image: Client, role: str
+) -> None:
+    image.refresh()
+    image.repository.bodies[role]["x-other"] = 1
+    image.repository.sign(role)  # the same version again, listed by its new hash
+    image.repository.publish(*(["snapshot"] * (role == "targets")), "timestamp")
+    image.refresh()
+    assert image.kept[role] == image.repository.sign(role)
+
+
 def test_without_consistent_snapshot_names_have_no_version() -> None:
     repository = Repository(own=False)
     repository.bodies["root"]["consistent_snapshot"] = False
@@ -579,6 +591,18 @@ def test_a_damaged_kept_file_is_remarked_once(image: Client) -> None:
     image.kept["timestamp"] = b"{"
     image.repository.publish_root()
     assert image.refresh().state.remarks == ("kept timestamp: format.malformed",)
+
+
+def test_nothing_is_asked_for_once_the_cap_on_all_metadata_is_reached() -> None:
+    repository = Repository()
+    cap = IMAGE.check_bytes
+    state = resume(image_rules(), repository.anchor, lambda _: None, spent=cap)
+    root = wanted(state)
+    assert isinstance(root, Want)
+    state = accept(state, root, None, NOW)  # Roots are not counted
+    with pytest.raises(LimitError):
+        wanted(state)
+    wanted(replace(state, spent=cap - 1))
 
 
 # ── X1 and issued ────────────────────────────────────────────────────────────────────
@@ -617,7 +641,21 @@ def test_of_the_image_repository_only_the_timestamp_must_say_so(image: Client) -
     refused(image, MalformedError)
 
 
-def test_B11_demo_keys_are_refused_in_roots_and_delegations(image: Client) -> None:
+def test_B11_a_rotation_to_demo_keys_is_refused(image: Client) -> None:
+    image.repository.publish_root()
+    body = image.repository.bodies["root"]
+    for listed in body["keys"].values():
+        listed["x-sealift-demo"] = True
+    raw = signed(body, image.repository.keys["root"])
+    image.repository.files["root", 2] = raw
+    refused(image, TrustAnchorError)
+    assert 2 not in image.kept
+    image.kept[2] = raw  # nor is a kept one believed
+    del image.repository.files["root", 2]
+    assert image.refresh().root.version == 1
+
+
+def test_B11_demo_keys_are_refused_in_delegations(image: Client) -> None:
     image.repository.delegate("targets", "supplier")
     block = image.repository.bodies["targets"]["delegations"]
     for listed in block["keys"].values():
