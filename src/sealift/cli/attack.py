@@ -5,6 +5,7 @@ Rows and rules are in ``sim.attacks``; here they are asked for and shown.
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +48,8 @@ def attack(
     """
     from sealift.sim.attacks.run import chosen
 
+    for how in (signal.SIGTERM, signal.SIGHUP):  # leave no directory behind
+        signal.signal(how, signal.default_int_handler)
     if as_list + all_rows + bool(ids) != 1:
         raise InvalidConfigError(
             "say what to do", hint="one of --list, --all or --id A-04"

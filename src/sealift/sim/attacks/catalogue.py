@@ -67,7 +67,6 @@ MIRRORS = "needs mirrors: this agent has one server"
 ENROL = "needs enrolment and renewal of device certificates"
 ACCESS = "needs the operator's accounts, roles and console"
 LOG = "needs the Merkle log over the audit table"
-NEXT = "of the payload and device rows, which follow"
 
 # fmt: off
 METADATA = (
@@ -77,7 +76,7 @@ METADATA = (
     Row("A-04", "Rollback, every role", NET, "older Timestamp; and by stolen online keys Snapshot, Targets, a delegated role; a role dropped", ROLL, partly="no offline snapshot: bundles come later"),
     Row("A-05", "Root chain break", NET, "Root N, N+2, 2^53-1; then N+1 by old keys only, by new keys only", ROLL + THEN + SIG),
     Row("A-06", "Freeze by replay", NET, "old valid files past expiry; an install under way still finishes", OLD + THEN + OK),
-    Row("A-07", "Freeze by withheld Root", NET, "404 or 403 for N+1: none newer until Root expiry; 5xx", QUIET + THEN + OLD + THEN + FAIL, partly="the Root version in manifests is the server's to look at"),
+    Row("A-07", "Freeze by withheld Root", NET, "404 or 403 for N+1: none newer until Root expiry; 5xx", QUIET + THEN + OLD + THEN + FAIL),
     Row("A-08", "Equal-version swap", SRV, "a second valid Timestamp of one version: stored bytes stay, no Snapshot request, a remark", QUIET, partly="the remark stands in the device's log, not in its report"),
     Row("A-09", "Half-cycle freeze", NET, "Timestamp taken, Snapshot withheld; served later", FAIL + THEN + OK),
     Row("A-10", "Fast-forward", SRV, "stolen online keys sign version 2^53-1; honest files again only after Root rotates, also with a cut between", ROLL + THEN + OK),
@@ -114,7 +113,7 @@ KEYS = (
     Row("B-04", "Keys from the artifact", MIR, "keys shipped in metadata or container", SIG),
     Row("B-05", "Director takeover", SRV, "orders unlisted, older, for other hardware", NONE + THEN + COUNT + THEN + HARD),
     Row("B-06", "Image online keys stolen", SRV, "own Targets below a good Snapshot; a role hidden", SIG + THEN + ROLL),
-    Row("B-07", "Director + supplier keys", SUP, "a supplier's path elsewhere; its own path and hardware: the residual risk", NONE + THEN + OK),
+    Row("B-07", "Director + supplier keys", SUP, "a supplier's path elsewhere; its own path and hardware: the residual risk", NONE + THEN + OK, partly="no impact report shows it yet"),
     Row("B-08", "Supplier overreach", SUP, "another's path, wider delegation; refused at upload as well", NONE, partly="the server takes no supplier uploads yet, so it cannot refuse one"),
     Row("B-09", "Revoked key", SUP, "a removed supplier or rotated key signs again; the old delegation replayed", SIG + THEN + ROLL),
     Row("B-10", "Degenerate signatures", NET, "empty, zero, r=s=0, 63 and 65 bytes, bad DER, small-order keys", SIG),

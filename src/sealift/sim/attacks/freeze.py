@@ -42,7 +42,10 @@ def attack_a_06(ground: Ground) -> Observed:
 
 
 def attack_a_07(ground: Ground) -> Observed:
-    """A new Root withheld by 404 or 403, until the old one expires; then by 5xx."""
+    """A new Root withheld by 404 or 403, until the old one expires; then by 5xx.
+
+    The server can tell by the Root that the device reports (M11).
+    """
 
     def withheld(status: int, days: int) -> Plan:
         def act(scene: Scene) -> str:
@@ -52,9 +55,10 @@ def attack_a_07(ground: Ground) -> Observed:
                 scene.vendor.rotate(name, "root")
             scene.later(days=days * 0.2)
             scene.vendor.refresh()
-            return scene.attempt(
-                network.status("director/metadata/2.root.json", status)
-            )
+            hidden = network.status("director/metadata/2.root.json", status)
+            outcome = scene.attempt(hidden)
+            told = scene.reports()[-1].versions["director"]["root"]
+            return outcome if told == 1 else f"{outcome}, and Root {told} is reported"
 
         return act
 
