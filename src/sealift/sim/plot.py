@@ -26,8 +26,9 @@ HOME, GOOD, NEXT, UNWELL = "1.0.0", "1.1.0", "1.2.0", "1.3.0"
 COUNTERS = {HOME: 1, GOOD: 2, NEXT: 3, UNWELL: 4}
 """The release counter of each version; it never goes down on a device."""
 
-TWICE_MAX = SEGMENT_SIZE + 256 * 1024
-"""Bytes a cut may cost: a segment that was under way, metadata and TLS once more."""
+TWICE_MAX = 2 * SEGMENT_SIZE + 512 * 1024
+"""Bytes a cut may cost: a segment between socket and medium, what the kernel had taken
+and the agent had not, metadata and TLS once more."""
 
 _SLOW_SECONDS = 5.0
 _STEP_SECONDS = 120.0

@@ -66,6 +66,8 @@ class Relay:
                 device, _ = self._listening.accept()
             except OSError:
                 return
+            # What waits in a buffer is counted, and would be lost with the device.
+            device.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECE)
             threading.Thread(target=self._connect, args=[device], daemon=True).start()
 
     def _connect(self, device: socket.socket) -> None:
