@@ -314,3 +314,16 @@ def test_d17_signal_storm_changes_nothing(here: World) -> None:
                 os.kill(pid, signal.SIGUSR1)
     assert here.device.log.count("state=staging") == 1
     assert here.device.confirmed is Slot.B
+
+
+def test_content_that_is_gone_fails_after_three_new_offers(here: World) -> None:
+    """404 for the container: asked for four times, a poll before each; then reported."""
+    release = here.publish("1.0.0", 1)
+    del here.vendor.containers[release.path]
+    here.device.start()
+    here.device.wait("verdict=failed")
+    here.device.wait(IDLE)
+    assert here.server.asked.count(release.path) == 4
+    [told] = [it for it in here.device.json("history") if it["kind"] == "install"]
+    found = (told["verdict"], told["code"], told["stage"])
+    assert found == ("failed", "input.not_found", "staging")

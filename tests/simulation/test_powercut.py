@@ -13,7 +13,7 @@ from sealift.agent.install.ab import AbInstaller
 from sealift.agent.machine import Idle, Staging
 from sealift.agent.record import Record
 from sealift.agent.shell import Component
-from sealift.core.errors import InvalidInputError
+from sealift.core.errors import InvalidInputError, NotFoundError
 from sealift.core.types import Slot
 from sealift.sim.device import (
     NEW,
@@ -39,6 +39,7 @@ from sealift.sim.powercut import Run, cases, parse_cuts, survey, written
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from sealift.agent.ports import Fill, SlotDevice
     from sealift.core.types import Instruction
 
 RUNS = 20_000
@@ -179,6 +180,64 @@ def test_a_newer_instruction_wins_wherever_the_cut_falls(loader: Loader) -> None
         assert told.pop(NEWER.artifact.name) == "succeeded"
         verdicts |= set(told.values())
     assert {"superseded", "succeeded"} <= verdicts
+
+
+# ── content that is gone ─────────────────────────────────────────────────────────────
+class WithoutContent(Device):
+    """The server does not have the content before it was asked for ``present`` times."""
+
+    present = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.asked = 0
+
+    def poll(self) -> Sequence[Instruction]:
+        return [self.image.order(director_version=7 + min(self.asked, self.present))]
+
+    def _fill(self, order: Instruction) -> Fill:
+        real = super()._fill(order)
+
+        def fill(into: SlotDevice, base: SlotDevice | None, /) -> None:
+            self.asked += 1
+            if self.asked <= self.present:
+                raise NotFoundError("the server does not have this file")
+            real(into, base)
+
+        return fill
+
+
+class NeverContent(WithoutContent):
+    """It never has it."""
+
+    present = 1000
+
+    def poll(self) -> Sequence[Instruction]:
+        return self.orders
+
+
+@pytest.mark.parametrize("loader", list(Loader))
+def test_gone_content_survives_any_cut(loader: Loader) -> None:
+    """No cut loses the count, or the offer that holds."""
+    steps = WithoutContent(Scene(loader=loader)).settle().door.steps
+    for point in everywhere(steps):
+        device = WithoutContent(Scene(loader=loader), (point,))
+        assert device.settle().faults() == [], f"{point}: {device.trace}"
+    whole = WithoutContent(Scene(loader=loader))
+    assert whole.settle().running is Slot.B
+    assert whole.asked == 4
+
+
+def test_content_that_never_comes_fails_whatever_is_cut() -> None:
+    """One report with the code, at most one try more per cut, and home runs."""
+    steps = NeverContent().settle().door.steps
+    for point in everywhere(steps):
+        device = NeverContent(cuts=(point,))
+        assert device.settle().found == [], f"{point}: {device.trace}"
+        [told] = device.reports()
+        assert (told["verdict"], told["code"]) == ("failed", "input.not_found")
+        assert device.asked in {4, 5}, f"{point}: {device.trace}"
+        assert device.running is Slot.A
 
 
 # ── several components ───────────────────────────────────────────────────────────────

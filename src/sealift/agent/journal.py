@@ -187,7 +187,6 @@ def _floors(raw: bytes | None) -> dict[str, int]:
 
 # ── states ───────────────────────────────────────────────────────────────────────────
 _PLAIN: dict[str, Callable[[Attempt], State]] = {
-    "staging": Staging,
     "staged": Staged,
     "arming": Arming,
     "confirming": Confirming,
@@ -211,6 +210,8 @@ def state_to_json(state: State) -> _Json:
             }
         return found
     found["attempt"] = _attempt_to_json(state.attempt)
+    if isinstance(state, Staging) and state.gone:
+        found["gone"] = state.gone
     if isinstance(state, Rebooting | Trial):
         found["boot_id"] = state.boot_id
     if isinstance(state, Trial):
@@ -239,6 +240,8 @@ def state_from_json(found: Mapping[str, object]) -> State:
         return plain(attempt)
     if ending := _ENDING.get(kind):
         return ending(attempt, _result(_object(found.get("result"))))
+    if kind == "staging":
+        return Staging(attempt, _count(found, "gone") if "gone" in found else 0)
     if kind == "rebooting":
         return Rebooting(attempt, _text(found, "boot_id"))
     if kind == "trial":

@@ -7,6 +7,8 @@ duties, ``agent.journal`` keeps the states. Every duty can be repeated after a c
 state       its duty                      outcome → next
 Idle        poll                          Instructed → Staging
 Staging     stage into the other slot     Done → Staged · Failed, Superseded → Reporting
+                                          Gone → Staging, at last Reporting
+                                          Offered → Staging
 Staged      wait for the gate             Done → Arming · Failed, Superseded → Reporting
 Arming      tell the loader to try it     Armed → Rebooting · Booted(ours) → Trial
                                           Booted(other), Failed → Reverting
@@ -27,7 +29,7 @@ it would confirm a slot it is not running.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias, assert_never
 
@@ -35,6 +37,9 @@ from sealift.core.types import Artifact, Instruction, Slot
 
 DETAIL_CHARACTERS = 1000
 """The longest detail a result carries; it may be text from a stranger."""
+
+OFFERS_MAX = 3
+"""How often the Director is asked anew for content that the server does not have."""
 
 
 # ── values ───────────────────────────────────────────────────────────────────────────
@@ -92,9 +97,14 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """The other slot is being written."""
+    """The other slot is being written.
+
+    ``gone`` counts how often the server said that it does not have the content; it is
+    journaled, so no restart begins to count anew.
+    """
 
     attempt: Attempt
+    gone: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +203,21 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """The server does not have the content; another offer may name one it has."""
+
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The Director's present word for the same image, after its content was gone."""
+
+    order: Instruction
+
+
+@dataclass(frozen=True, slots=True)
 class Superseded:
     """The Director wants something else by now, and the switch is not written."""
 
@@ -218,7 +243,9 @@ class Booted:
     at: float
 
 
-Outcome: TypeAlias = Instructed | Done | Failed | Superseded | Armed | Booted
+Outcome: TypeAlias = (
+    Instructed | Done | Failed | Gone | Offered | Superseded | Armed | Booted
+)
 
 
 class Impossible(Exception):
@@ -302,7 +329,18 @@ def _before_the_switch(state: Staging | Staged, outcome: Outcome) -> State:
     if isinstance(outcome, Superseded):
         result = Result(Verdict.SUPERSEDED, name(state), detail=outcome.detail)
         return Reporting(state.attempt, result)
+    if isinstance(state, Staging) and isinstance(outcome, Gone):
+        return _without_content(state, outcome)
+    if isinstance(state, Staging) and isinstance(outcome, Offered):
+        return replace(state, attempt=replace(state.attempt, order=outcome.order))
     raise Impossible(state, outcome)
+
+
+def _without_content(state: Staging, outcome: Gone) -> State:
+    """Another offer is waited for, a few times (product rules, 5.9)."""
+    if state.gone >= OFFERS_MAX:
+        return Reporting(state.attempt, _failed(state, outcome))
+    return replace(state, gone=state.gone + 1)
 
 
 def _at_the_switch(state: Arming | Rebooting, outcome: Outcome) -> State:
@@ -350,7 +388,7 @@ def _booted(state: Arming | Rebooting | Trial | Confirming, outcome: Booted) -> 
     return Trial(attempt, outcome.boot_id, outcome.at)
 
 
-def _failed(state: Active, outcome: Failed) -> Result:
+def _failed(state: Active, outcome: Failed | Gone) -> Result:
     detail = outcome.detail[:DETAIL_CHARACTERS]
     return Result(Verdict.FAILED, name(state), outcome.code, detail)
 
@@ -396,3 +434,8 @@ def superseded(state: Staging | Staged, order: Instruction | None) -> bool:
     The same image under a newer version is the same order.
     """
     return order is None or order.artifact.sha256 != state.attempt.order.artifact.sha256
+
+
+def offered(state: Staging, order: Instruction) -> bool:
+    """Whether ``order``, for the same image, may lead to content that is not gone."""
+    return state.gone > 0 and order != state.attempt.order

@@ -33,8 +33,10 @@ from sealift.agent.machine import (
     Attempt,
     Confirming,
     Failed,
+    Gone,
     Idle,
     Instructed,
+    Offered,
     Outcome,
     Rebooting,
     Reporting,
@@ -45,11 +47,17 @@ from sealift.agent.machine import (
     Superseded,
     Trial,
     advance,
+    offered,
     superseded,
     wants,
 )
 from sealift.agent.record import LostError
-from sealift.core.errors import PolicyError, SealiftError, TransportError
+from sealift.core.errors import (
+    NotFoundError,
+    PolicyError,
+    SealiftError,
+    TransportError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -232,6 +240,8 @@ class Shell:
             return self._guarded(ecu_id, lambda: self._begin(ecu_id, state, order))
         if isinstance(state, Staging | Staged) and superseded(state, order):
             return Superseded("the Director orders something else by now")
+        if isinstance(state, Staging) and order is not None and offered(state, order):
+            return Offered(order)
         return None
 
     def _begin(self, ecu_id: str, state: Idle, order: Instruction) -> Found:
@@ -297,8 +307,18 @@ class Shell:
         self._hindered.pop(ecu_id, None)
         if isinstance(state, Idle) and state.installed is not None:
             self._floors.known(ecu_id, state.installed.release_counter)
+        if isinstance(outcome, Gone) and isinstance(state, Staging):
+            self._ask_anew(ecu_id, state)
         self._outside.changed(ecu_id, state)
         return True
+
+    def _ask_anew(self, ecu_id: str, state: Staging) -> None:
+        """A poll before the next try, after a pause that grows: offers take time."""
+        pause = min(
+            self._limits.retry * 2.0 ** (state.gone - 1), self._limits.retry_max
+        )
+        self._due[ecu_id] = self._clock.monotonic() + pause
+        self._next_poll = min(self._next_poll, self._due[ecu_id])
 
     def _hindrance(self, ecu_id: str, error: SealiftError) -> Found:
         state = self._states[ecu_id]
@@ -307,6 +327,8 @@ class Shell:
             error, TransportError | PolicyError
         ):
             return NotYet(self._back_off(ecu_id))
+        if isinstance(state, Staging) and isinstance(error, NotFoundError):
+            return Gone(error.code, error.message)
         if isinstance(state, Staging | Staged | Arming | Trial | Confirming):
             return Failed(error.code, error.message)
         return NotYet(self._back_off(ecu_id))

@@ -12,8 +12,10 @@ from sealift.agent.machine import (
     Confirming,
     Duty,
     Failed,
+    Gone,
     Idle,
     Impossible,
+    Offered,
     Outcome,
     Rebooting,
     Refused,
@@ -29,6 +31,7 @@ from sealift.agent.machine import (
     advance,
     duty,
     name,
+    offered,
     superseded,
     wants,
 )
@@ -49,6 +52,8 @@ TABLE: list[tuple[type[State], str, type[State]]] = [
     (Staging, "Done", Staged),
     (Staging, "Failed", Reporting),
     (Staging, "Superseded", Reporting),
+    (Staging, "Gone", Staging),
+    (Staging, "Offered", Staging),
     (Staged, "Done", Arming),
     (Staged, "Failed", Reporting),
     (Staged, "Superseded", Reporting),
@@ -94,7 +99,10 @@ def test_advance_is_total_and_keeps_the_attempt(state: State, outcome: Outcome) 
     except Impossible:
         return
     if not isinstance(state, Idle) and not isinstance(after, Idle):
-        assert after.attempt is state.attempt
+        order = state.attempt.order
+        if isinstance(outcome, Offered):
+            order = outcome.order
+        assert after.attempt == dataclasses.replace(state.attempt, order=order)
     assert advance(state, outcome) == after, "pure"
     if isinstance(after, Reporting | Reverting):
         assert len(after.result.detail) <= 1000
@@ -133,6 +141,30 @@ def test_a_result_says_how_and_where_it_ended(
     result = result_after(kind, outcome)
     assert result.verdict is verdict
     assert result.stage == kind.__name__.lower()
+
+
+def test_gone_content_is_asked_for_anew_three_times() -> None:
+    """Product rules 5.9: three more offers, whatever they name, then it failed."""
+    state: State = Staging(ATTEMPT)
+    newer = NEW[Kind.GOOD].order(director_version=8)
+    for asked in (1, 2, 3):
+        state = advance(state, Gone("input.not_found", "x" * 5000))
+        assert state == Staging(ATTEMPT, asked)
+    state = advance(state, Offered(newer))
+    assert state == Staging(dataclasses.replace(ATTEMPT, order=newer), 3)
+    state = advance(state, Gone("input.not_found", "x" * 5000))
+    assert isinstance(state, Reporting)
+    assert state.result == Result(
+        Verdict.FAILED, "staging", "input.not_found", "x" * 1000
+    )
+
+
+def test_an_offer_is_taken_only_where_content_is_gone() -> None:
+    """Another word for the same image does not disturb a transfer that goes well."""
+    newer = NEW[Kind.GOOD].order(director_version=8)
+    assert not offered(Staging(ATTEMPT), newer)
+    assert not offered(Staging(ATTEMPT, 1), ORDER)
+    assert offered(Staging(ATTEMPT, 1), newer)
 
 
 def test_a_strangers_text_is_cut() -> None:

@@ -32,6 +32,7 @@ from sealift.core.errors import (
     BootError,
     DigestError,
     FailedTransferError,
+    NotFoundError,
     RevokedError,
     SealiftError,
     SpaceError,
@@ -301,6 +302,52 @@ def test_what_will_not_get_better_ends_the_attempt(
     assert result.installed == OLD.artifact
     assert isinstance(rig.state, Idle)
     assert rig.polls == 2
+
+
+def test_gone_content_is_asked_for_three_times_and_failed(rig: Rig) -> None:
+    """404 and 410: a poll before each new try; then failed, with the code."""
+    rig.errors["fill"] = NotFoundError("the server does not have this file")
+    rests = []
+    while not rig.reports:
+        rests.append(rig.shell.once())
+        rig.clock.sleep(rests[-1])
+    assert rests[:3] == [10.0, 20.0, 40.0]
+    assert rig.polls == 4
+    [result] = rig.reports
+    found = (result.verdict, result.code, result.stage)
+    assert found == ("failed", "input.not_found", "staging")
+    rig.shell.once()
+    assert isinstance(rig.state, Idle)
+    assert rig.state.refused is not None
+
+
+def test_a_new_offer_brings_gone_content_back(rig: Rig) -> None:
+    """The same image by another container: the attempt goes on with it, under its id."""
+    rig.errors["fill"] = NotFoundError("the server does not have this file")
+    rest = rig.shell.once()
+    state = rig.state
+    assert isinstance(state, Staging)
+    rig.errors.clear()
+    offer = dataclasses.replace(
+        NEW[Kind.GOOD].order(director_version=8),
+        full=dataclasses.replace(ORDER.full, name="other.full"),
+    )
+    rig.orders = [offer]
+    rig.clock.sleep(rest)
+    rig.until_trial()
+    rig.shell.once()
+    [result] = rig.reports
+    assert (result.id, result.order) == (state.attempt.id, offer)
+    assert result.verdict is Verdict.SUCCEEDED
+
+
+def test_a_restart_does_not_begin_to_count_anew(rig: Rig) -> None:
+    """An agent that is killed after each 404 asks no more often than one that lives."""
+    rig.errors["fill"] = NotFoundError("the server does not have this file")
+    for _ in range(4):
+        assert not rig.reports
+        rig.boot().once()
+    assert [it.code for it in rig.reports] == ["input.not_found"]
 
 
 def test_a_report_that_is_not_stored_is_handed_over_again(rig: Rig) -> None:
