@@ -63,9 +63,12 @@ class Box:
 
     def fitted(self) -> Box:
         """The same with a header that counts lengths as they are."""
-        frames = sum(map(len, self.frames))
-        lengths = {"head_length": len(self.head), "frames_length": frames}
-        return replace(self, header=replace(self.header, **lengths))
+        header = replace(
+            self.header,
+            head_length=len(self.head),
+            frames_length=sum(map(len, self.frames)),
+        )
+        return replace(self, header=header)
 
     def framed(self, index: int, frame: bytes) -> Box:
         """The same with another frame, whose digest its entry names."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from sealift.agent.payload import PayloadFill
 from sealift.core.payload import pack_full
 from sealift.core.types import Artifact
 from sealift.sim import network
@@ -30,6 +31,8 @@ from sealift.sim.vendor import HARDWARE, PRODUCT, Release, make_release
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sealift.agent.ports import SlotDevice, Transport, Workspace
+    from sealift.core.types import Instruction
     from sealift.sim.network import Attacker
 
 BOXES = "director/targets/*"
@@ -61,17 +64,75 @@ def attack_c_01(ground: Ground) -> Observed:
     return ground.observed(ground.each([_head_replaced, _slot_replaced]))
 
 
+class Watched:
+    """A work file with somebody beside it, who acts once it was read whole: checked."""
+
+    def __init__(self, file: SlotDevice, act: Callable[[], None]) -> None:
+        self._file = file
+        self._act = act
+        self._left = file.size
+        self.size = file.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Of the file; the attacker acts when its last byte was read."""
+        found = self._file.read(offset, length)
+        before, self._left = self._left, self._left - len(found)
+        if before > 0 >= self._left:
+            self._act()
+        return found
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Into the file, which has to be checked again then."""
+        self._left = self.size
+        self._file.write(offset, data)
+
+    def flush(self) -> None:
+        """Of the file."""
+        self._file.flush()
+
+    def drop_cache(self) -> None:
+        """Of the file."""
+        self._file.drop_cache()
+
+    def close(self) -> None:
+        """Of the file."""
+        self._file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedWork:
+    """A workspace in which every file is watched."""
+
+    work: Workspace
+    act: Callable[[], None]
+
+    def open(self, name: str, length: int) -> SlotDevice:
+        """A watched file."""
+        return Watched(self.work.open(name, length), self.act)
+
+    def remove(self, name: str) -> None:
+        """Of the workspace."""
+        self.work.remove(name)
+
+
 def _head_replaced(scene: Scene) -> str:
-    """A head of the attacker's, with digests of its own, lies there from now on."""
+    """A head of the attacker's lies there from the moment the real one was checked."""
     own = waiting().framed(0, bytes(range(256)) * 256).head
+    path = scene.device.path(HEAD_FILE)
 
     def swap() -> None:
-        path = scene.device.path(HEAD_FILE)
         path.unlink()
         path.touch(mode=0o600)
         path.write_bytes(own)
 
-    return scene.attempt(at_frames(swap))
+    def watched(order: Instruction, way: Transport, work: Workspace) -> PayloadFill:
+        return PayloadFill(order, way, WatchedWork(work, swap))
+
+    shipped = scene.device.parts
+    scene.device.parts = replace(shipped, fill=watched)
+    outcome = scene.attempt()
+    scene.device.parts = shipped
+    return outcome
 
 
 def _slot_replaced(scene: Scene) -> str:
@@ -107,7 +168,7 @@ def attack_c_02(ground: Ground) -> Observed:
     sizes = [_sparse(length) for length in BEYOND]
     ground.faults += _control(ground.directory, sizes)
     mirror = [_into_large_slot(made, _flipped_on_the_way(made)) for made in sizes]
-    director = _into_large_slot(sizes[1], ordered(_flipped(sizes[1])))
+    director = _into_large_slot(sizes[0], ordered(_flipped(sizes[0])))
     return ground.observed(ground.each([*mirror, director]))
 
 
