@@ -54,7 +54,6 @@ __all__ = [
     "drop",
     "endless",
     "file_server",
-    "fork",
     "headers",
     "on",
     "replace",
@@ -306,18 +305,6 @@ def delay(pattern: str, seconds: float) -> Attacker:
         return Response(response.status, response.headers, (seconds, *response.pieces))
 
     return on(pattern, act)
-
-
-def fork(pattern: str, *attackers: Attacker) -> Attacker:
-    """One attacker per request for paths like ``pattern``, in turn; then none."""
-    turns = list(attackers)
-
-    def attacker(server: Server, request: Request) -> Response:
-        if not turns or not fnmatchcase(request.path, pattern):
-            return server(request)
-        return turns.pop(0)(server, request)
-
-    return attacker
 
 
 # ── the device's end ─────────────────────────────────────────────────────────────────

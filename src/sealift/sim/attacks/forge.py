@@ -104,6 +104,10 @@ class Forger:
     """Versions by which a file is named and listed, whatever stands in it."""
     step: int = 1
     """How far Snapshot and Timestamp are ahead of the served ones."""
+    strange: frozenset[str] = frozenset()
+    """Roles that are not signed by whoever should."""
+    plausible: set[bytes] = field(default_factory=set)
+    """Files made here that were neither spoiled nor signed by strangers."""
 
     def newest(self, role: str) -> Json:
         """The newest file of a role."""
@@ -124,6 +128,8 @@ class Forger:
             if type(signed.get("version")) is int and signed["version"] > 0:
                 version = signed["version"]
         raw = join(signed, self.signers.get(role, ()))
+        if role not in self.spoil and role not in self.strange:
+            self.plausible.add(raw)
         raw = self.spoil.get(role, bytes)(raw)
         version = self.number.get(role, version)
         name = "timestamp" if role == "timestamp" else f"{version}.{encoded(role)}"

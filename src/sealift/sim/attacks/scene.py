@@ -73,6 +73,7 @@ class Scene:
         self.waiting = True
         """The next release is not installed yet."""
         self._published = self._forged = 0
+        self._plausible: set[bytes] = set()
         self.vendor = Vendor(self.true_now, shape)
         self.thief = Keys("attacker")
         self.factory = make_release("1.0", 1)
@@ -179,7 +180,13 @@ class Scene:
         roles = ("root", "targets", "snapshot", "timestamp")
         real = {role: self.vendor.signers(repository, role) for role in roles}
         files = self.vendor.repository(repository, DEVICE)
-        return Forger(files, {**real, **signers}, step=self._forged + 1)
+        return Forger(
+            files,
+            {**real, **signers},
+            step=self._forged + 1,
+            strange=frozenset(signers.keys() & real.keys()),
+            plausible=self._plausible,
+        )
 
     def serve(
         self,
@@ -188,9 +195,13 @@ class Scene:
         *,
         stolen: bool = False,
     ) -> Attacker:
-        """Put these files in place of a repository's; ``stolen``: keys were."""
+        """Put these files in place of a repository's.
+
+        ``stolen``: with stolen keys, so that a device may keep what was signed by them,
+        and by whoever should: files that were spoiled or signed by others it may not.
+        """
         if stolen:
-            self.may_trust |= {raw for raw in files.values() if raw is not None}
+            self.may_trust |= self._plausible.intersection(files.values())
             self._forged += 1  # what comes next has to be newer, or is discarded
         return overlay({f"{repository}/metadata/{n}": raw for n, raw in files.items()})
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sealift.repo.entries import Listed, image_entry
 from sealift.sim.attacks.forge import Change, Json, bump
 from sealift.sim.attacks.metadata import SUPPLIED
-from sealift.sim.attacks.world import Ground, Observed, Plan, Scene
+from sealift.sim.attacks.world import DEVICE, Ground, Observed, Plan, Scene
 from sealift.sim.vendor import HARDWARE, PRODUCT, Release, Shape, Supplier, make_release
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def attack_b_05(ground: Ground) -> Observed:
 
 def _ordered(scene: Scene, order: Order) -> str:
     """An order by the real online keys, and the honest one again."""
-    honest = scene.vendor.orders["dev-0001"]
+    honest = scene.vendor.orders[DEVICE]
     scene.order(order)
     outcome = scene.attempt()
     scene.order(*honest)
@@ -141,7 +141,7 @@ def attack_b_07(ground: Ground) -> Observed:
     def plan(name: str, *, residual: bool = False) -> Plan:
         def act(scene: Scene) -> str:
             made = make_release("6.0", 60, name=f"{PRODUCT}/{name}")
-            honest = scene.vendor.orders["dev-0001"]
+            honest = scene.vendor.orders[DEVICE]
             scene.order(made.order(scene.device.ecu_id))
             if residual:  # what runs then was indeed never released by the vendor
                 scene.vendor.contents.add(made.content)
@@ -185,7 +185,7 @@ def attack_b_08(ground: Ground) -> Observed:
 
 
 def _while_ordered(scene: Scene, made: Release, change: Change) -> str:
-    honest = scene.vendor.orders["dev-0001"]
+    honest = scene.vendor.orders[DEVICE]
     scene.order(made.order(scene.device.ecu_id, HARDWARE))
     outcome = by_supplier(scene, change)
     scene.order(*honest)
