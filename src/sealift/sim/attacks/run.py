@@ -39,6 +39,7 @@ MODULES = (
     "payload",
     "device",
     "surroundings",
+    "restored",
 )
 Attack = Callable[[Ground], Observed]
 

@@ -1,26 +1,22 @@
-"""Rows D-09 to D-12, D-15 and D-17: what surrounds the agent on its device."""
+"""Rows D-09 to D-12 and D-17: what surrounds the agent on its device."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import resource
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sealift.agent.boot.file import open_store
-from sealift.core.manifest import verify_manifest
-from sealift.server.domain.reporting import KEPT, Arrived, Known, Verdict, judge
 from sealift.sim.attacks.boxes import ordered
 from sealift.sim.attacks.outcome import broken, observe
 from sealift.sim.attacks.real import AGENT, CLEAN, RealDevice, real_device, said, tree
 from sealift.sim.attacks.simulated import RESTART, SLOT_BYTES
-from sealift.sim.attacks.world import DEVICE, INSTALLED, Ground, Observed, Plan, Scene
+from sealift.sim.attacks.world import Ground, Observed, Plan, Scene
 from sealift.sim.processes import program
 from sealift.sim.vendor import make_release
 
@@ -271,48 +267,6 @@ def _library() -> Path | None:
     homes = {Path(it).parent for it in maps if Path(it).name.startswith("libc.so")}
     found = (home / name for home in homes for name in LIBRARIES)
     return next((path for path in found if path.exists()), None)
-
-
-# ── D-15: last month's state ─────────────────────────────────────────────────────────
-def attack_d_15(ground: Ground) -> Observed:
-    """The state directory of an earlier day is put back: its counters tell on it."""
-
-    def plan(scene: Scene) -> str:
-        state = scene.device.path("state")
-        kept = state.with_name("kept")
-        shutil.copytree(state, kept)
-        scene.catch_up()
-        scene.catch_up()
-        told = len(_bodies(scene))
-        shutil.rmtree(state)
-        kept.rename(state)
-        scene.require(scene.attempt(), INSTALLED)
-        verdicts = _judged(scene)
-        if set(verdicts[:told]) != {Verdict.ACCEPTED}:
-            scene.faults.append("an honest report was not accepted")
-        alarm = Verdict.FORK in verdicts[told:]
-        return "clone alarm" if alarm else f"{verdicts[told:]}"
-
-    return ground.observed(ground.play(plan))
-
-
-def _bodies(scene: Scene) -> list[bytes]:
-    """Reports as they went over the wire."""
-    requests = scene.seats[DEVICE].wire.requests
-    return [it.body for it in requests if it.path == "director/manifest"]
-
-
-def _judged(scene: Scene) -> list[Verdict]:
-    """What the server's own rule says of each report, in order."""
-    known, verdicts = Known(0, ()), []
-    for body in _bodies(scene):
-        manifest = verify_manifest(body, scene.device.inventory())
-        digest = sha256(body).hexdigest()
-        arrived = Arrived(digest, manifest.counter, manifest.previous, manifest.gap)
-        verdicts.append(judge(known, arrived))
-        if verdicts[-1] is Verdict.ACCEPTED:
-            known = Known(manifest.counter, (digest, *known.hashes)[:KEPT])
-    return verdicts
 
 
 # ── D-17: two at a time ──────────────────────────────────────────────────────────────

@@ -1,0 +1,122 @@
+"""Row D-15: a device whose state is that of an earlier day, as its server sees it.
+
+The server's side is the real one: enrolment, inventory and reports over SQLite.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from sealift.agent.keyfile import FileKey
+from sealift.core.audit import Actor, ActorType
+from sealift.repo import online
+from sealift.server.adapters import ca
+from sealift.server.adapters.files import FileBlobs
+from sealift.server.adapters.sqlite import SqliteStore
+from sealift.server.ports import Means
+from sealift.server.services import identity, reports
+from sealift.sim.attacks.world import (
+    DEVICE,
+    INSTALLED,
+    Ground,
+    Observed,
+    Scene,
+    refusal,
+)
+from sealift.sim.vendor import HARDWARE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sealift.sim.world import SimClock
+
+ACTOR = Actor(ActorType.DEVICE, DEVICE)
+TAKEN = "accepted"
+
+
+def attack_d_15(ground: Ground) -> Observed:
+    """Last month's state directory is put back: its counters tell on it."""
+    return ground.observed(ground.play(_restored))
+
+
+def _restored(scene: Scene) -> str:
+    server = Server(scene)
+    state = scene.device.path("state")
+    kept = state.with_name("kept")
+    shutil.copytree(state, kept)
+    scene.catch_up()
+    scene.catch_up()
+    if set(server.hear()) != {TAKEN}:
+        scene.faults.append("an honest report was refused")
+    shutil.rmtree(state)
+    kept.rename(state)
+    scene.require(scene.attempt(), INSTALLED)
+    answers = server.hear()
+    if server.state == "quarantined" and "report.replay" in answers:
+        return "clone alarm"
+    return f"{server.state} after {answers}"
+
+
+class Server:
+    """What a server knows of the device of a scene, told by the device itself."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._heard = 0
+        self._means = _means(scene.directory / "server", scene.clock)
+        device = scene.device
+        wish = identity.NewDevice(
+            DEVICE,
+            _request(),
+            FileKey(str(device.path("report.pem"))).public(),
+            (identity.NewEcu(device.ecu_id, HARDWARE),),
+        )
+        identity.enrol(self._means, ACTOR, wish)
+
+    def hear(self) -> list[str]:
+        """Take every report that came since the last time; what was answered."""
+        requests = self._scene.seats[DEVICE].wire.requests
+        bodies = [it.body for it in requests if it.path == "director/manifest"]
+        fresh, self._heard = bodies[self._heard :], len(bodies)
+        return [refusal(partial(self._receive, body)) for body in fresh]
+
+    def _receive(self, body: bytes) -> None:
+        reports.receive(self._means, ACTOR, DEVICE, body)
+
+    @property
+    def state(self) -> str:
+        """What the server thinks of the identity."""
+        found = self._means.store.reader.devices.find(DEVICE)
+        return found.state if found else "unknown"
+
+
+def _means(directory: Path, clock: SimClock) -> Means:
+    for name in ("keys", "blobs"):
+        (directory / name).mkdir(parents=True)
+    online.make(directory / "keys")
+    signers = online.load(directory / "keys")
+    key = ca.new_key()
+    return Means(
+        store=SqliteStore(directory / "sealift.db"),
+        blobs=FileBlobs(directory / "blobs"),
+        authority=ca.DeviceAuthority(ca.make_authority("d-15", key, clock.now()), key),
+        clock=clock,
+        chance=secrets,
+        director=signers.director,
+        image=signers.image,
+    )
+
+
+def _request() -> bytes:
+    """A certificate request of the device."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, DEVICE)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name)
+    return request.sign(ca.new_key(), SHA256()).public_bytes(Encoding.PEM)
