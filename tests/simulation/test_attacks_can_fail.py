@@ -17,6 +17,7 @@ import pytest
 
 from sealift.agent.ports import SlotDevice, Transport, Workspace
 from sealift.core.errors import ExpiredError
+from sealift.core.trust import accept
 from sealift.core.types import Instruction
 from sealift.sim.attacks.catalogue import Row, row
 from sealift.sim.attacks.fence import fenced
@@ -75,6 +76,15 @@ def _read_anyway(path: str, *_: object, **__: object) -> bytes:
     return Path(path).read_bytes() if Path(path).is_file() else b""
 
 
+def _kept_unseen(self: Any, want: Any, now: Any) -> None:
+    """A file is kept first and verified then."""
+    past = self.state.past_timestamp
+    raw = want.kept or self._fetch(self.name, want, past.raw if past else None)
+    if raw is not None:
+        self.changes[want.version if want.role == "root" else want.role] = raw
+    self.state = accept(self.state, want, raw, now)
+
+
 Mutant = tuple[str, str, Callable[..., Any], tuple[str, ...]]
 MUTANTS: list[Mutant] = [
     (
@@ -97,6 +107,7 @@ MUTANTS: list[Mutant] = [
     ("core.metadata.Delegation", "covers", _covers_all, ("B-07", "B-08")),
     ("core.metadata.FileInfo", "require", _nothing, ("A-13",)),
     ("agent.transport.https", "check_plain", _nothing, ("A-32",)),
+    ("agent.repository.Repository", "_bring", _kept_unseen, ("A-02", "A-29")),
     ("agent.identity", "read_guarded", _read_anyway, ("B-14",)),
     ("repo.policy", "algorithm_of", _nothing, ("B-12",)),
     ("sim.attacks.ceremony", "require_consent", _nothing, ("B-16",)),
