@@ -94,6 +94,7 @@ class Cycle:
         self._has = parts
         self.error: SealiftError | None = None
         self._untold = False
+        self._remarks: tuple[str, ...] = ()
         self._poll_seconds: int | None = None
         part = replace(parts.component, restart=self._report_and_restart)
         outside = Outside(
@@ -123,7 +124,7 @@ class Cycle:
             self._has.clock.sleep(rest)
             rest = self._shell.once()
         if self._untold:
-            self._tell(News(error=self.error))
+            self._tell(News(error=self.error, remarks=self._remarks))
         self._deliver()
         return self._summary(rest if self._is_busy() else None)
 
@@ -140,6 +141,7 @@ class Cycle:
             self._remember(history.check(error, self._has.clock.now()))
             raise
         self._poll_seconds = checked.poll_seconds
+        self._remarks = checked.remarks
         for remark in checked.remarks:
             log.info("remark", text=remark)
         return checked.instructions
@@ -174,7 +176,7 @@ class Cycle:
     def _report_and_restart(self) -> None:
         """M12 before the machine goes down; nothing is sent on the way back home."""
         if self._untold:
-            self._tell(News(error=self.error))
+            self._tell(News(error=self.error, remarks=self._remarks))
             if any(isinstance(s, Rebooting) for s in self._shell.states.values()):
                 self._deliver()
         self._has.component.restart()

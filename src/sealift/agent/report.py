@@ -48,6 +48,8 @@ class News:
     error: SealiftError | None = None
     """What was refused in this cycle (M5)."""
     ended: Ended | None = None
+    remarks: tuple[str, ...] = ()
+    """Oddities of this cycle that were no errors (A-08)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ class Reporter:
             counter=once[0].counter,
             nonce=once[1],
             attack=error.code if error else None,
-            detail=error.message if error else "",
+            detail=error.message if error else "; ".join(news.remarks),
             pending=None if ended else _pending(state),
             results=(ended.result,) if ended else (),
         )

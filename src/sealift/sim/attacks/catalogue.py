@@ -77,7 +77,7 @@ METADATA = (
     Row("A-05", "Root chain break", NET, "Root N, N+2, 2^53-1; then N+1 by old keys only, by new keys only", ROLL + THEN + SIG),
     Row("A-06", "Freeze by replay", NET, "old valid files past expiry; an install under way still finishes", OLD + THEN + OK),
     Row("A-07", "Freeze by withheld Root", NET, "404 or 403 for N+1: none newer until Root expiry; 5xx", QUIET + THEN + OLD + THEN + FAIL),
-    Row("A-08", "Equal-version swap", SRV, "a second valid Timestamp of one version: stored bytes stay, no Snapshot request, a remark", QUIET, partly="the remark stands in the device's log, not in its report"),
+    Row("A-08", "Equal-version swap", SRV, "a second valid Timestamp of one version: stored bytes stay, no Snapshot request, a remark in the report", QUIET),
     Row("A-09", "Half-cycle freeze", NET, "Timestamp taken, Snapshot withheld; served later", FAIL + THEN + OK),
     Row("A-10", "Fast-forward", SRV, "stolen online keys sign version 2^53-1; honest files again only after Root rotates, also with a cut between", ROLL + THEN + OK),
     Row("A-11", "Cross-device fast-forward", NET, "another device's Timestamp v900: nothing stored, ours taken next", MIS + THEN + OK),

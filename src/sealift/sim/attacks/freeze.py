@@ -87,7 +87,8 @@ def attack_a_08(ground: Ground) -> Observed:
             lived = scene.attempted(scene.serve(repository, files))
             if scene.wire.asked(f"{repository}/*.snapshot.json") != before:
                 return "a Snapshot was fetched"
-            if not any("same version" in line for line in lived.lines):
+            told = scene.reports()[-1].reports[0].detail
+            if "same version" not in told:
                 return "nothing was remarked"
             return lived.outcome
 
