@@ -154,6 +154,16 @@ def test_A22_a_flood_is_refused_in_bounded_time_and_memory(raw: bytes) -> None:
     assert peak < 10 << 20
 
 
+@pytest.mark.parametrize(("depth", "ok"), [(32, True), (33, False)])
+def test_nesting_is_capped_among_many_siblings(depth: int, ok: bool) -> None:
+    raw = b"[" + b"[]," * 40 + b"[" * (depth - 1) + b"]" * depth
+    if ok:
+        assert parse(raw, CAP)
+    else:
+        with pytest.raises(LimitError):
+            parse(raw, CAP)
+
+
 def test_an_object_is_an_object() -> None:
     assert parse_object(b"{}", CAP) == {}
     for raw in (b"[]", b"1", b"null"):

@@ -489,6 +489,11 @@ sys.modules["cryptography.hazmat.primitives.asymmetric.mldsa"] = None
 from sealift.core.keys import KeyRule, PublicKey, require_threshold
 from sealift.core.errors import SignatureError
 key = PublicKey("ml-dsa", "ml-dsa-65/1", "-----BEGIN PUBLIC KEY-----")
+classic = PublicKey("ed25519", "ed25519", "00")
+try:
+    require_threshold("root", b"", {}, {"a": classic}, KeyRule(("a",), 1))
+except SignatureError as error:
+    print(error.hint)
 try:
     require_threshold("root", b"", {"a": "00"}, {"a": key}, KeyRule(("a",), 1))
 except SignatureError as error:
@@ -503,7 +508,15 @@ def test_an_old_cryptography_says_what_it_lacks() -> None:
         capture_output=True,
         text=True,
     )
-    assert "cryptography 48" in done.stdout
+    classic, hybrid = done.stdout.splitlines()
+    assert classic == "None"
+    assert "cryptography 48" in hybrid
+
+
+def test_a_role_without_ml_dsa_gets_no_such_hint() -> None:
+    with pytest.raises(SignatureError) as caught:
+        threshold(listed(A), {}, threshold=1)
+    assert caught.value.hint is None
 
 
 def test_importing_and_reading_keys_does_not_load_cryptography() -> None:
