@@ -16,9 +16,10 @@ from pathlib import Path
 
 from sealift.core.errors import BusyError, InvalidConfigError, SealiftError
 from sealift.sim.images import PROFILES, Profile
-from sealift.sim.plot import STEPS, Scene, Step, Watch
+from sealift.sim.plot import STEPS, Step
 from sealift.sim.processes import Processes
 from sealift.sim.relay import Relay
+from sealift.sim.scene import Scene, Watch
 
 __all__ = ["STEPS", "Done", "Options", "Step", "Watch", "run"]
 

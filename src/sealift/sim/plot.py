@@ -8,19 +8,17 @@ A step returns what was observed in words, or raises. Who acts is in ``stage`` a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from sealift.core.types import SEGMENT_SIZE
 from sealift.sim import ext4, mischief
-from sealift.sim.bench import DEVICE, Bench
-from sealift.sim.images import PRODUCT, Builder, Image, Profile
-from sealift.sim.processes import Processes, wait_for
-from sealift.sim.relay import Relay
-from sealift.sim.stage import Desk, Packed, Server, order, require, shown
+from sealift.sim.bench import DEVICE
+from sealift.sim.images import Builder, Image
+from sealift.sim.processes import wait_for
+from sealift.sim.scene import STEP_SECONDS, Scene
+from sealift.sim.stage import require, send, shown
 
-__all__ = ["STEPS", "Scene", "Step", "Watch"]
+__all__ = ["STEPS", "Step"]
 
 HOME, GOOD, NEXT, UNWELL = "1.0.0", "1.1.0", "1.2.0", "1.3.0"
 COUNTERS = {HOME: 1, GOOD: 2, NEXT: 3, UNWELL: 4}
@@ -31,54 +29,6 @@ TWICE_MAX = 2 * SEGMENT_SIZE + 512 * 1024
 and the agent had not, metadata and TLS once more."""
 
 _SLOW_SECONDS = 5.0
-_STEP_SECONDS = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Who looks on: ``say`` gets lines, ``report`` gets (what, done, total), bytes."""
-
-    say: Callable[[str], None]
-    report: Callable[[str, int, int], None]
-
-
-@dataclass(slots=True)
-class Scene:
-    """Everybody who takes part, and what they have made so far."""
-
-    work: Path
-    profile: Profile
-    run: Processes
-    relay: Relay
-    server: Server
-    desk: Desk
-    bench: Bench
-    watch: Watch
-    images: dict[str, Image] = field(default_factory=dict)
-    packed: dict[str, Packed] = field(default_factory=dict)
-    old_metadata: dict[str, bytes] = field(default_factory=dict)
-
-    @classmethod
-    def set_up(
-        cls,
-        work: Path,
-        directory: Path,
-        profile: Profile,
-        run: Processes,
-        relay: Relay,
-        watch: Watch,
-    ) -> Scene:
-        """Everybody in a directory of their own below ``directory``."""
-        return cls(
-            work,
-            profile,
-            run,
-            relay,
-            Server(run, directory / "server", "server"),
-            Desk(run, directory / "desk"),
-            Bench(run, directory / DEVICE, work / "tools"),
-            watch,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +38,6 @@ class Step:
     name: str
     required: str
     act: Callable[[Scene], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Ordered:
-    """An order to the device: the deployment, and what was known before it."""
-
-    version: str
-    deployment: str
-    known: frozenset[str]
-    before: int
 
 
 # ── the honest part ──────────────────────────────────────────────────────────────────
@@ -157,7 +97,7 @@ def make_device(scene: Scene) -> str:
 
 def release(scene: Scene) -> str:
     """The first release: packed, read, signed by two people, published."""
-    told = _release(scene, GOOD)
+    told = scene.release(GOOD, COUNTERS[GOOD])
     packed = scene.packed[GOOD]
     saved = 100 - 100 * packed.length // scene.images[GOOD].length
     return (
@@ -169,9 +109,9 @@ def release(scene: Scene) -> str:
 def update(scene: Scene) -> str:
     """The whole way, from order to report."""
     scene.old_metadata = mischief.recorded(scene.server, DEVICE)
-    ordered = _order(scene, GOOD)
-    _require_end(_ended(scene, ordered), "succeeded", None)
-    _require_reported(scene, ordered, "succeeded")
+    ordered = scene.order(GOOD)
+    scene.require_end(scene.ended(ordered), "succeeded", None)
+    scene.require_reported(ordered, "succeeded")
     return f"{scene.bench.require_unharmed(scene.images[GOOD])}; its report says so"
 
 
@@ -182,9 +122,9 @@ def refuse_forged(scene: Scene) -> str:
     malware.write_bytes(b"not by the vendor\n" * 4096)
     image = Image(malware, "9.9.9", malware.stat().st_size, "")
     forger, release_id = mischief.forge(scene.run, scene.server, image)
-    order(scene.run, forger, release_id, DEVICE)
-    seen = _refused(
-        scene, "metadata.signature", lambda: scene.relay.turn(forger.device_port)
+    send(scene.run, forger, release_id, DEVICE)
+    seen = scene.require_refusal(
+        "metadata.signature", lambda: scene.relay.turn(forger.device_port)
     )
     scene.relay.turn(scene.server.device_port)
     forger.stop()
@@ -194,22 +134,24 @@ def refuse_forged(scene: Scene) -> str:
 def refuse_replayed(scene: Scene) -> str:
     """Metadata that was valid once, served again from the server's own address."""
     with mischief.replaying(scene.server, scene.old_metadata) as port:
-        seen = _refused(scene, "metadata.rollback", lambda: scene.relay.turn(port))
+        seen = scene.require_refusal(
+            "metadata.rollback", lambda: scene.relay.turn(port)
+        )
         scene.relay.turn(scene.server.device_port)
     return f"{seen}; {scene.bench.require_unharmed(scene.images[GOOD])}"
 
 
 def refuse_tampered(scene: Scene) -> str:
     """One flipped byte in the container on the server's disk."""
-    _release(scene, NEXT)
+    scene.release(NEXT, COUNTERS[NEXT])
     blob = scene.server.blob(scene.packed[NEXT].sha256)
     mischief.flip(blob)
     scene.bench.erase_other_slot()
-    ordered = _order(scene, NEXT)
-    entry = _ended(scene, ordered)
+    ordered = scene.order(NEXT)
+    entry = scene.ended(ordered)
     mischief.flip(blob)
-    _require_end(entry, "failed", "payload.digest")
-    _require_reported(scene, ordered, "failed")
+    scene.require_end(entry, "failed", "payload.digest")
+    scene.require_reported(ordered, "failed")
     unharmed = scene.bench.require_unharmed(scene.images[GOOD])
     return f"{entry['code']} while {entry['stage']}, reported; {unharmed}"
 
@@ -217,7 +159,7 @@ def refuse_tampered(scene: Scene) -> str:
 def refuse_downgrade(scene: Scene) -> str:
     """An honest older release, ordered with the server's own keys."""
     mischief.forget(scene.server)
-    seen = _refused(scene, "metadata.counter", lambda: _order(scene, GOOD))
+    seen = scene.require_refusal("metadata.counter", lambda: scene.order(GOOD))
     return f"{seen}; {scene.bench.require_unharmed(scene.images[NEXT])}"
 
 
@@ -227,19 +169,19 @@ def survive_kill(scene: Scene) -> str:
     packed, relay = scene.packed[NEXT], scene.relay
     scene.bench.erase_other_slot()
     relay.rate = int(packed.length / _SLOW_SECONDS)
-    ordered = _order(scene, NEXT)
+    ordered = scene.order(NEXT)
 
     def arrived() -> bool:
-        return _came(scene, ordered) > packed.length // 2
+        return scene.came(ordered) > packed.length // 2
 
-    wait_for(arrived, "half of the container", seconds=_STEP_SECONDS, step=0.02)
+    wait_for(arrived, "half of the container", seconds=STEP_SECONDS, step=0.02)
     state = scene.bench.look().state
     require(state == "staging", f"the device was {state}, not in the middle of it")
-    came = _came(scene, ordered)
+    came = scene.came(ordered)
     pid = scene.bench.kill()
     relay.rate = 0
-    _require_end(_ended(scene, ordered), "succeeded", None)
-    twice = _came(scene, ordered) - packed.length
+    scene.require_end(scene.ended(ordered), "succeeded", None)
+    twice = scene.came(ordered) - packed.length
     require(twice <= TWICE_MAX, f"{shown(twice)} more than the container were fetched")
     return (
         f"agent {pid} killed after {shown(came)} of {shown(packed.length)}; "
@@ -250,98 +192,14 @@ def survive_kill(scene: Scene) -> str:
 
 def return_from_unwell(scene: Scene) -> str:
     """A release the vendor signed, whose service does not start."""
-    _release(scene, UNWELL)
-    ordered = _order(scene, UNWELL)
-    entry = _ended(scene, ordered)
-    _require_end(entry, "rolled_back", "device.boot")
-    _require_reported(scene, ordered, "rolled_back")
+    scene.release(UNWELL, COUNTERS[UNWELL])
+    ordered = scene.order(UNWELL)
+    entry = scene.ended(ordered)
+    scene.require_end(entry, "rolled_back", "device.boot")
+    scene.require_reported(ordered, "rolled_back")
     unharmed = scene.bench.require_unharmed(scene.images[NEXT])
     said = " ".join(entry["detail"].split())
     return f"{entry['code']}: {said}; back by itself: {unharmed}"
-
-
-# ── shared ───────────────────────────────────────────────────────────────────────────
-def _release(scene: Scene, version: str) -> list[str]:
-    packed = scene.desk.pack(scene.images[version], COUNTERS[version])
-    told = scene.desk.sign(packed)
-    scene.desk.publish(packed, scene.server)
-    scene.packed[version] = packed
-    return told
-
-
-def _order(scene: Scene, version: str) -> Ordered:
-    known = frozenset(str(entry.get("id")) for entry in scene.bench.history())
-    before = scene.relay.received
-    deployment = order(scene.run, scene.server, f"{PRODUCT}-{version}", DEVICE)
-    scene.bench.poll()
-    return Ordered(version, deployment, known, before)
-
-
-def _came(scene: Scene, ordered: Ordered) -> int:
-    """Bytes that reached the device since the order; shown as progress."""
-    total = scene.packed[ordered.version].length
-    came = scene.relay.received - ordered.before
-    scene.watch.report(f"install {ordered.version}", min(came, total), total)
-    return came
-
-
-def _ended(scene: Scene, ordered: Ordered) -> dict[str, Any]:
-    """Wait until the device is done with an order; its own entry about it."""
-    found: list[dict[str, Any]] = []
-
-    def ended() -> bool:
-        _came(scene, ordered)
-        found[:] = [
-            entry
-            for entry in scene.bench.history()
-            if entry.get("release") == ordered.version
-            and str(entry.get("id")) not in ordered.known
-        ]
-        return bool(found) and scene.bench.is_at_rest()
-
-    what = f"an end of {ordered.version}"
-    wait_for(ended, what, seconds=_STEP_SECONDS, step=0.2)
-    if found[-1]["verdict"] != "failed":
-        # What a slot held already was not fetched; the image is there all the same.
-        total = scene.packed[ordered.version].length
-        scene.watch.report(f"install {ordered.version}", total, total)
-    return found[-1]
-
-
-def _require_end(entry: dict[str, Any], verdict: str, code: str | None) -> None:
-    got = (entry["verdict"], entry["code"])
-    require(
-        got == (verdict, code),
-        f"the device says {entry['verdict']} ({entry['code']}): {entry['detail']}",
-    )
-
-
-def _require_reported(scene: Scene, ordered: Ordered, state: str) -> None:
-    """The server learns the end from the device's signed report."""
-    known: list[str] = []
-
-    def told() -> bool:
-        known[:] = scene.server.installations(ordered.deployment)
-        return known == [state]
-
-    wait_for(told, f"a report of {state}", seconds=_STEP_SECONDS, step=0.5)
-
-
-def _refused(scene: Scene, code: str, act: Callable[[], object]) -> str:
-    """Do ``act`` and wait until the device has refused what came of it, by ``code``."""
-    before = scene.bench.history()
-    act()
-    scene.bench.poll()
-    seen: list[dict[str, Any]] = []
-
-    def refused() -> bool:
-        seen[:] = [e for e in scene.bench.history() if e not in before]
-        return any(not str(e["code"]).startswith("transport.") for e in seen)
-
-    wait_for(refused, f"a refusal by {code}", seconds=_STEP_SECONDS, step=0.5)
-    last = next(e for e in seen if not str(e["code"]).startswith("transport."))
-    require(last["code"] == code, f"{last['verdict']} by {last['code']}, not {code}")
-    return f"refused: {last['detail']} [{code}]"
 
 
 STEPS = (

@@ -20,7 +20,7 @@ from sealift.core.errors import OutcomeError
 from sealift.sim.images import COMPONENT, HARDWARE_ID, PRODUCT, Image
 from sealift.sim.processes import Processes, free_ports, program, stop, wait_for
 
-__all__ = ["Desk", "Packed", "Server", "order", "require", "secret_file", "shown"]
+__all__ = ["Desk", "Packed", "Server", "require", "secret_file", "send", "shown"]
 
 
 def require(held: object, observed: str) -> None:
@@ -265,7 +265,7 @@ def _signature(release: Path) -> Path:
     return release.with_name(f"{release.name}-bob-signature.json")
 
 
-def order(run: Processes, server: Server, release_id: str, device: str) -> str:
+def send(run: Processes, server: Server, release_id: str, device: str) -> str:
     """Send a release to a device; the id of the deployment."""
     words: Sequence[str] = ("--release", release_id, "--device", device)
     made = run.run(
