@@ -260,6 +260,7 @@ class Device:
             "trial_seconds": "20",
             "command": json.dumps(["/bin/sh", "-c", health]),
             "runtime": '"runtime.json"',
+            "factory": '""',
             **more,
         }
         text = f"""
@@ -285,6 +286,7 @@ restart = {settings["restart"]}
 ecu_id = "{ECU}"
 hardware_id = "{HARDWARE}"
 slots = {{ a = "slot-a.img", b = "slot-b.img" }}
+factory = {settings["factory"]}
 trial_seconds = {settings["trial_seconds"]}
 [[health]]
 name = "marker"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -11,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from sealift.core.types import Slot
-from tests.integration.agent_world import ECU, World, wait_for, world
+from sealift.sim.vendor import Release, make_release
+from tests.integration.agent_world import (
+    DEVICE,
+    ECU,
+    World,
+    private,
+    wait_for,
+    world,
+)
 
 IDLE = f"state component={ECU} state=idle"
 LARGE = bytes(range(256)) * 3000 + os.urandom(64)  # 750 KiB, poorly packed by design
@@ -42,6 +51,61 @@ def test_good_update_is_installed_confirmed_and_reported(here: World) -> None:
     assert status["reports"]["waiting"] == 0
     assert status["agent"]["next_poll"] > time.time() - 5
     assert len(here.server.reports) >= 3
+
+
+def factory(here: World, version: str, counter: int, content: bytes) -> Release:
+    """A release, in slot a and in the file that says so."""
+    release = make_release(version, counter, content=content)
+    here.vendor.release(release)
+    private(
+        here.device.directory / "factory.json",
+        json.dumps(release.artifact.to_json()).encode(),
+    )
+    with (here.device.directory / "slot-a.img").open("r+b") as slot:
+        slot.write(content)
+    here.device.configure(here.server.url, factory='"factory.json"')
+    return release
+
+
+def test_what_the_factory_put_there_is_known_and_not_installed_again(
+    here: World,
+) -> None:
+    """Its release is reported, its counter is the floor, an order of it is no work."""
+    made = factory(here, "1.0.0", 5, os.urandom(100_000))
+    here.vendor.order(DEVICE, made.order(ECU))
+    here.device.start()
+    here.device.wait("info wait")
+    [found] = here.device.json("status")["components"]
+    assert found["installed"]["release"] == "1.0.0"
+    assert found["release_floor"] == 5
+    assert here.device.json("status")["remarks"] == []
+    assert "state=staging" not in here.device.log
+    told = here.server.reports[0]["payload"]["reports"][ECU]["payload"]
+    assert told["installed"]["name"] == made.artifact.name
+    here.publish("0.9.0", 4)
+    here.device.wait("code=metadata.counter")
+    here.publish("1.1.0", 6)
+    here.device.wait(IDLE)
+    assert (
+        here.device.log.count("event=factory") + here.device.log.count(" factory ") == 1
+    )
+
+
+def test_a_factorys_word_that_is_not_so_is_not_repeated(here: World) -> None:
+    """Other bytes run than the file names: unknown in status and report, and logged."""
+    factory(here, "1.0.0", 5, os.urandom(100_000))
+    with (here.device.directory / "slot-a.img").open("r+b") as slot:
+        slot.write(b"other")
+    here.device.start()
+    here.device.wait("info wait")
+    assert "error factory" in here.device.log
+    status = here.device.json("status")
+    assert status["components"][0]["installed"] is None
+    assert status["components"][0]["release_floor"] == 0
+    assert "factory.json" in status["remarks"][0]
+    here.publish("1.0.1", 1)
+    here.device.wait(IDLE)
+    assert here.device.log.count("error factory") == 1
 
 
 def test_next_release_is_found_by_the_light_poll(here: World) -> None:

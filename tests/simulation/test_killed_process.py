@@ -67,9 +67,10 @@ AGENT = """
 
     boot = open_boot(directory)
     slots = PathSlots({{it: directory + "/slot-" + it for it in Slot}})
+    installer = AbInstaller(boot, slots, boot.boot_id)
     part = Component(
-        ECU, AbInstaller(boot, slots, boot.boot_id), fill,
-        lambda: sys.exit(75), Checks(), OLD.artifact,
+        ECU, installer, fill, lambda: sys.exit(75), Checks(),
+        factory=lambda: installer.recognised(OLD.artifact),
     )
     outside = Outside(poll=lambda: [image.order()], report=report)
     floors = Floors(record("floors"))
@@ -96,7 +97,7 @@ def live(directory: Path, kind: Kind, kill_at: int) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", [Kind.GOOD, Kind.UNHEALTHY])
-@pytest.mark.parametrize("kill_at", [0, 2, 9, 21, 34, 47, 55, 66])
+@pytest.mark.parametrize("kill_at", [0, 2, 12, 24, 37, 50, 58, 69])
 def test_a_killed_agent_finishes_what_it_began(
     tmp_path: Path, kind: Kind, kill_at: int
 ) -> None:

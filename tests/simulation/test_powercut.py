@@ -281,7 +281,12 @@ class WithMcu(Device):
         slots = FlashSlots(self.flash, "mcu")
         installer = AbInstaller(boot, slots, boot.boot_id)
         mcu = Component(
-            MCU, installer, self._fill, self.restart_mcu, self, MCU_OLD.artifact
+            MCU,
+            installer,
+            self._fill,
+            self.restart_mcu,
+            self,
+            factory=lambda: installer.recognised(MCU_OLD.artifact),
         )
         return [*super().make_components(), mcu]
 

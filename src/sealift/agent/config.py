@@ -64,11 +64,15 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One updatable component (an ECU on the wire); ``slots`` are those of a and b."""
+    """One updatable component (an ECU on the wire); ``slots`` are those of a and b.
+
+    ``factory`` is the file that names the image it was made with; empty: none does.
+    """
 
     ecu_id: str
     hardware_id: str
     slots: tuple[str, str]
+    factory: str
     tries: int
     trial_seconds: float
 

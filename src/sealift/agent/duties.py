@@ -19,16 +19,15 @@ from sealift.agent.machine import (
     Confirming,
     Done,
     Failed,
-    Idle,
     Outcome,
     Rebooting,
     Reporting,
     Reverting,
     Staged,
     Staging,
-    State,
     Trial,
     Verdict,
+    installed,
 )
 from sealift.agent.ports import Running
 from sealift.core.errors import BootError
@@ -50,7 +49,8 @@ class Component:
     ``fill`` makes the :class:`~sealift.agent.ports.Fill` for an order. ``restart``
     restarts what the component lives in; it may raise ``SystemExit`` or return while
     the restart is under way, then it is called again after ``Limits.restart_seconds``.
-    ``factory`` is what the confirmed slot holds before the first update, if known.
+    ``factory`` looks what the confirmed slot holds before the first update; ``None`` is
+    "unknown". It is asked once, and again only after an error.
     ``trial_seconds`` is how long a trial may last in one boot until it is healthy.
     """
 
@@ -59,7 +59,7 @@ class Component:
     fill: Callable[[Instruction], Fill]
     restart: Callable[[], None]
     health: Health
-    factory: Artifact | None = None
+    factory: Callable[[], Artifact | None] | None = None
     trial_seconds: float = 600.0
 
 
@@ -244,12 +244,3 @@ class Duties:
     def _booted(self, part: Component) -> Booted:
         probe = part.installer.probe()
         return Booted(probe.running, probe.boot_id, self._helpers.clock.monotonic())
-
-
-def installed(state: State) -> Artifact | None:
-    """What the confirmed slot holds in this state, if it is known."""
-    if isinstance(state, Idle):
-        return state.installed
-    if isinstance(state, Reporting) and state.result.verdict is Verdict.SUCCEEDED:
-        return state.attempt.order.artifact
-    return state.attempt.base

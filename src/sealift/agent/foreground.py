@@ -100,6 +100,7 @@ def dry_run(config: Config, *, as_json: bool) -> int:
         verifier = Verifier(way, Overlay(directory), clock, wiring.provision(config))
         states = wiring.journal(config).read()
         floors = wiring.floors(config)
+        floors.heed(states)
         lowest = {part.ecu_id: floors.floor(part.ecu_id) for part in config.components}
         orders = verifier.check(lowest, settled(states)).instructions
     finally:
@@ -133,7 +134,7 @@ def status(config: Config, *, as_json: bool) -> int:
     clock, directory = SystemClock(), _reading(config)
     found = Status(config, _records(directory), clock).collect(
         wiring.journal(config).read,
-        wiring.floors(config).floor,
+        wiring.floors(config),
         wiring.boot(config),
         lambda: _standing(config, directory),
     )
@@ -176,6 +177,8 @@ def config_check(config: Config, *, as_json: bool) -> int:
     """
     wiring.provision(config)
     wiring.gate(config)
+    for part in config.components:
+        identity.factory_image(part)
     key = FileKey(config.report_key)
     wiring.transport(config, SystemClock(), lambda: 0.0).close()
     remark = identity.certificate(config).remark(SystemClock().now())

@@ -1,4 +1,4 @@
-"""Who this device is: its name, its TLS certificate, its report key, its anchors.
+"""Who this device is: its TLS certificate, its anchors, the image it was made with.
 
 Reads and describes; nothing here renews. The TLS key itself is loaded by ``ssl`` from
 its file name, so this module only makes sure that the file may be used.
@@ -11,17 +11,21 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sealift.agent.files import read_guarded
+from sealift.core import canonical
 from sealift.core.errors import (
+    FormatError,
     InvalidConfigError,
     KeyUnreadableError,
     LimitError,
     TrustAnchorError,
 )
+from sealift.core.types import Artifact
 
 if TYPE_CHECKING:
-    from sealift.agent.config import Config
+    from sealift.agent.config import Component, Config
 
 _PEM_LIMIT = 64 * 1024
+_FACTORY_LIMIT = 64 * 1024
 _ROOT_LIMIT = 262_144  # bytes of a Root (uptane.md section 8)
 _WARN_DAYS = 30
 
@@ -69,6 +73,39 @@ def _anchor(path: str) -> bytes:
         return read_guarded(path, "trust anchor", limit=_ROOT_LIMIT)
     except LimitError as error:
         raise TrustAnchorError(str(error), path=path) from error
+
+
+def factory_image(part: Component) -> Artifact | None:
+    """What the factory says it put into the slot that runs; nobody looked there yet.
+
+    ``None``: it says nothing.
+
+    Raises:
+        TrustAnchorError: somebody else could have written the file.
+        InvalidConfigError: it is missing, describes no image, or one for other
+        hardware.
+    """
+    path = part.factory
+    if not path:
+        return None
+    try:
+        raw = read_guarded(
+            path, "factory image", limit=_FACTORY_LIMIT, absent=InvalidConfigError
+        )
+        found = Artifact.from_json(canonical.parse_object(raw, _FACTORY_LIMIT))
+    except FormatError as error:
+        raise InvalidConfigError(
+            f"factory image {path}: {error.message}",
+            hint="sealift device provision --factory writes it; or remove the setting",
+            path=path,
+        ) from error
+    if part.hardware_id not in found.hardware_ids:
+        raise InvalidConfigError(
+            f"factory image {path} is not for hardware {part.hardware_id}",
+            hint="name the release this hardware was made with",
+            path=path,
+        )
+    return found
 
 
 def check_tls_files(config: Config) -> None:

@@ -34,6 +34,7 @@ from sealift.agent.machine import (
     State,
     Trial,
     Verdict,
+    installed,
     name,
 )
 from sealift.agent.record import LostError
@@ -112,6 +113,12 @@ class Floors:
     def known(self, ecu_id: str, counter: int) -> None:
         """Say what the confirmed image's counter is; it is a floor, too."""
         self._known[ecu_id] = max(counter, self._known.get(ecu_id, 0))
+
+    def heed(self, states: Mapping[str, State]) -> None:
+        """The confirmed images of these states are floors."""
+        for ecu_id, state in states.items():
+            if (image := installed(state)) is not None:
+                self.known(ecu_id, image.release_counter)
 
     def floor(self, ecu_id: str) -> int:
         """The lowest release counter accepted for this ECU; 0 if nothing forbids.

@@ -409,6 +409,15 @@ def _settled(state: Reporting) -> Idle:
     return Idle(installed=attempt.base, refused=refused)
 
 
+def installed(state: State) -> Artifact | None:
+    """What the confirmed slot holds in this state, if it is known."""
+    if isinstance(state, Idle):
+        return state.installed
+    if isinstance(state, Reporting) and state.result.verdict is Verdict.SUCCEEDED:
+        return state.attempt.order.artifact
+    return state.attempt.base
+
+
 # ── what the Director's word means in a state ────────────────────────────────────────
 def wants(state: Idle, order: Instruction) -> bool:
     """Whether ``order`` asks for something we neither run nor refused.

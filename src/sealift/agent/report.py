@@ -123,7 +123,7 @@ class Reporter:
         ended = news.ended
         if ended is not None and ended.ecu_id != ecu_id:
             ended = None
-        image = ended.installed if ended else _installed(state)
+        image = ended.installed if ended else machine.installed(state)
         error = news.error
         return EcuReport(
             ecu_id=ecu_id,
@@ -137,10 +137,6 @@ class Reporter:
             pending=None if ended else _pending(state),
             results=(ended.result,) if ended else (),
         )
-
-
-def _installed(state: State) -> Artifact | None:
-    return state.installed if isinstance(state, Idle) else state.attempt.base
 
 
 def _image(image: Artifact) -> Installed:

@@ -53,6 +53,11 @@ def path(value: object) -> Path:
     return Path(value)
 
 
+def optional_path(value: object) -> str:
+    """A file name, or an empty text for none."""
+    return "" if value == "" else path(value)
+
+
 def url(value: object) -> str:
     """An ``https`` address with a host and without query or fragment."""
     found = text(value)
@@ -206,6 +211,7 @@ SETTINGS = (
     Setting("component", "ecu_id", text, REQUIRED, '"dev-0001-main"', "name of the component in Director metadata"),
     Setting("component", "hardware_id", text, REQUIRED, '"demo-board-r1"', "hardware it runs on; images for other hardware are refused"),
     Setting("component", "slots", slots, REQUIRED, '{ a = "slot-a.img", b = "slot-b.img" }', "files or block devices of the two slots"),
+    Setting("component", "factory", optional_path, "", '""', 'what the factory put into the slot that runs, as `sealift device provision --factory` writes it; `""`: unknown until the first update'),
     Setting("component", "tries", count(1, 16), 1, "1", "starts the loader grants a new slot"),
     Setting("component", "trial_seconds", number(1, _DAY), 300.0, "300", "time a new slot has to earn its confirm", "seconds"),
     Setting("health", "name", text, REQUIRED, '"service"', "name of the check in reports"),

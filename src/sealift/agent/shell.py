@@ -25,7 +25,6 @@ from sealift.agent.duties import (
     Helpers,
     NotYet,
     Report,
-    installed,
 )
 from sealift.agent.machine import (
     Active,
@@ -47,6 +46,7 @@ from sealift.agent.machine import (
     Superseded,
     Trial,
     advance,
+    installed,
     offered,
     superseded,
     wants,
@@ -356,12 +356,27 @@ class Shell:
         except LostError as error:
             self._outside.notice("", error)
             kept = {}
-        fresh = {ecu: Idle(part.factory) for ecu, part in self._components.items()}
-        states = {ecu: kept.get(ecu, idle) for ecu, idle in fresh.items()}
-        for ecu_id, state in states.items():
-            if (image := installed(state)) is not None:
-                self._floors.known(ecu_id, image.release_counter)
+        states = {
+            ecu: kept[ecu] if ecu in kept else self._first(part)
+            for ecu, part in self._components.items()
+        }
+        self._floors.heed(states)
         return states
+
+    def _first(self, part: Component) -> State:
+        """What a component holds of which nothing is journaled; then it is journaled.
+
+        Nobody can tell now: unknown, and asked again at the next start.
+        """
+        state = Idle()
+        if part.factory is None:
+            return state
+        try:
+            state = Idle(part.factory())
+            self._journal.write(part.ecu_id, state)
+        except SealiftError as error:
+            self._outside.notice(part.ecu_id, error)
+        return state
 
 
 _COMMITTED: tuple[type[Active], ...] = (

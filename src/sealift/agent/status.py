@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sealift.agent.config import Component, Config
+    from sealift.agent.journal import Floors
     from sealift.agent.ports import BootControl, Clock, Readable
     from sealift.core.types import Artifact
 
@@ -36,16 +37,17 @@ class Status:
     def collect(
         self,
         states: Callable[[], Mapping[str, State]],
-        floor: Callable[[str], int],
+        floors: Floors,
         boot: BootControl,
         versions: Callable[[], Json],
     ) -> Json:
         """Everything as one JSON object."""
         found = self._try(states) or {}
+        floors.heed(found)
         return {
             "device_id": self._config.device_id,
             "components": [
-                self._component(part, found.get(part.ecu_id, Idle()), floor, boot)
+                self._component(part, found.get(part.ecu_id, Idle()), floors, boot)
                 for part in self._config.components
             ],
             "trusted_versions": self._try(versions),
@@ -60,7 +62,7 @@ class Status:
         self,
         part: Component,
         state: State,
-        floor: Callable[[str], int],
+        floors: Floors,
         boot: BootControl,
     ) -> Json:
         loader = self._try(boot.state)
@@ -72,8 +74,13 @@ class Status:
             "running": self._try(lambda: str(boot.current())),
             "next_start": self._try(lambda: str(boot.next())),
             "slots": {str(s): loader.slots.get(s) for s in Slot} if loader else None,
-            "release_floor": self._try(lambda: floor(part.ecu_id)),
+            "release_floor": self._try(lambda: floors.floor(part.ecu_id)),
         }
+        if part.factory and state == Idle():
+            self.remarks.append(
+                f"what {part.ecu_id} holds is unknown: {part.factory} was not compared "
+                "with the running slot yet, or is not what it holds"
+            )
         return {**found, **described(state)}
 
     def _reports(self) -> Json:
@@ -105,14 +112,15 @@ class Status:
 
 def described(state: State) -> Json:
     """A component's state in words and numbers."""
-    found: Json = {"state": machine.name(state)}
+    found: Json = {
+        "state": machine.name(state),
+        "installed": _release(machine.installed(state)),
+    }
     if isinstance(state, Idle):
-        found["installed"] = _release(state.installed)
         if state.refused is not None:
             found["refused_sha256"] = state.refused.sha256.hex()
         return found
     attempt = state.attempt
-    found["installed"] = _release(attempt.base)
     found["pending"] = {
         **(_release(attempt.order.artifact) or {}),
         "into_slot": str(attempt.slot),

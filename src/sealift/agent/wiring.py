@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sealift.agent import identity
+from sealift.agent import identity, log
 from sealift.agent.surroundings import ENVIRONMENT
 from sealift.agent.transport import HttpsTransport, Limits, TlsFiles
 from sealift.agent.trust import Provision
@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sealift.agent.boot.file import FileBoot
+    from sealift.agent.config import Component as Part
     from sealift.agent.config import Config
     from sealift.agent.gate import Policy
+    from sealift.agent.install.ab import AbInstaller
     from sealift.agent.journal import Floors, Journal
     from sealift.agent.ports import Answer, Clock, Progress, Transport
     from sealift.agent.record import Record
     from sealift.agent.report import Self
     from sealift.agent.shell import Component
+    from sealift.core.types import Artifact
 
 BUILD_TIME = datetime(2026, 11, 1, tzinfo=UTC)
 """When this agent was made, set with each release; the time is never believed to be
@@ -152,16 +155,34 @@ def component(
     work = WorkFiles(config.state)
     checks = [CommandCheck(c.name, c.command, c.deadline) for c in config.health]
     bytes_max = config.transfer.bytes_max or None
+    installer = AbInstaller(loader, slots, loader.boot_id, tries=part.tries)
     return Component(
         ecu_id=part.ecu_id,
-        installer=AbInstaller(loader, slots, loader.boot_id, tries=part.tries),
+        installer=installer,
         fill=lambda order: PayloadFill(
             order, way, work, progress=progress, bytes_max=bytes_max
         ),
         restart=lambda: restart(config.boot.restart),
         health=CommandHealth(checks, clock),
+        factory=(lambda: _factory(part, installer)) if part.factory else None,
         trial_seconds=part.trial_seconds,
     )
+
+
+def _factory(part: Part, installer: AbInstaller) -> Artifact | None:
+    """The image the factory names, if it is what runs; a lie is logged and unknown."""
+    named = identity.factory_image(part)
+    if named is None:
+        return None
+    found = installer.recognised(named)
+    log.write(
+        "info" if found else "error",
+        "factory",
+        component=part.ecu_id,
+        release=named.version,
+        message=None if found else "the running slot holds something else",
+    )
+    return found
 
 
 def gate(config: Config) -> Policy:

@@ -193,13 +193,18 @@ class Device:
 
     def make_components(self) -> list[Component]:
         """What the agent finds to update."""
-        boot = FileBoot(
-            self.store(),
-            lambda: Started(self.running, self.clock.boot_id()),
-            counts=self._counts,
-        )
+        boot = FileBoot(self.store(), self.started, counts=self._counts)
         installer = self.make_installer(boot)
-        return [Component(ECU, installer, self._fill, _restart, self, OLD.artifact)]
+        return [
+            Component(
+                ECU,
+                installer,
+                self._fill,
+                _restart,
+                self,
+                factory=lambda: installer.recognised(OLD.artifact),
+            )
+        ]
 
     def make_shell(self, journal: Journal, outside: Outside) -> Shell:
         """The loop."""
@@ -357,6 +362,10 @@ class Device:
         boot = Record(FlashCells(self.flash, "boot"), limit=STORE_BYTES)
         home = Record(FlashCells(self.flash, "home"), limit=STORE_BYTES)
         return LoaderStore(boot, home)
+
+    def started(self) -> Started:
+        """What the loader said when it handed over."""
+        return Started(self.running, self.clock.boot_id())
 
     def whole(self, slot: Slot) -> Image | None:
         """The image that lies whole in a slot, on the medium."""

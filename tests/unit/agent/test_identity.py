@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ from sealift.core.errors import (
     SealiftError,
     TrustAnchorError,
 )
+from sealift.sim.device import Image, Kind
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 Key = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -226,3 +228,63 @@ def test_garbage_certificate_is_config_invalid(config: agent_config.Config) -> N
     Path(config.server.certificate).write_bytes(b"-----BEGIN NONSENSE-----")
     with pytest.raises(InvalidConfigError, match="holds no certificate"):
         identity.certificate(config)
+
+
+# ── factory image ────────────────────────────────────────────────────────────────────
+def made_with(place: Path, data: bytes | None) -> agent_config.Component:
+    """The component of a device whose factory image is said to be this."""
+    if data is not None:
+        private(place / "factory.json", data)
+    text = settings.example().replace('factory = ""', 'factory = "factory.json"')
+    return agent_config.parse(text.encode(), str(place / "agent.toml")).components[0]
+
+
+def described(**changed: object) -> bytes:
+    artifact = Image.make(Kind.GOOD, "1.0", 1).artifact.to_json()
+    return json.dumps(artifact | {"hardware_ids": ["demo-board-r1"]} | changed).encode()
+
+
+def test_factory_image_is_read(place: Path, config: agent_config.Config) -> None:
+    """An artifact as metadata has it; nothing where nothing is configured."""
+    found = identity.factory_image(made_with(place, described()))
+    assert found is not None
+    assert (found.version, found.release_counter) == ("1.0", 1)
+    assert identity.factory_image(config.components[0]) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        b"",
+        b"\xff{",
+        b"[]",
+        b"{}",
+        described(sha256="00"),
+        described(release_counter=-1),
+        described(hardware_ids=["another-board"]),
+        described(version="x" * 70_000),
+    ],
+    ids=[
+        *("missing", "empty", "binary", "list", "nothing", "digest", "counter"),
+        *("hardware", "long"),
+    ],
+)
+def test_bad_factory_image_is_config_invalid(place: Path, data: bytes | None) -> None:
+    """Missing, malformed, too long, or for other hardware: never half believed."""
+    with pytest.raises(InvalidConfigError) as caught:
+        identity.factory_image(made_with(place, data))
+    assert "factory" in caught.value.message
+
+
+def test_factory_image_of_anybody_is_not_believed(place: Path) -> None:
+    """A file that others may write, or a link to one, is device.trust."""
+    part = made_with(place, described())
+    Path(part.factory).chmod(0o666)
+    with pytest.raises(TrustAnchorError, match="open to other users"):
+        identity.factory_image(part)
+    Path(part.factory).chmod(0o600)
+    Path(part.factory).rename(place / "real")
+    Path(part.factory).symlink_to(place / "real")
+    with pytest.raises(TrustAnchorError, match="symbolic link"):
+        identity.factory_image(part)

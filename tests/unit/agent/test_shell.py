@@ -35,6 +35,7 @@ from sealift.core.errors import (
     NotFoundError,
     RevokedError,
     SealiftError,
+    SlotError,
     SpaceError,
     StateError,
 )
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sealift.agent.ports import Fill, Installer, SlotDevice
-    from sealift.core.types import Instruction
+    from sealift.core.types import Artifact, Instruction
 
 ORDER = NEW[Kind.GOOD].order()
 
@@ -250,6 +251,68 @@ def test_the_loop_pauses_for_what_once_says(rig: Rig) -> None:
         rig.shell.run(pause)
     assert pauses == [300.0] * 3
     assert rig.polls == 3
+
+
+# ── the first start ──────────────────────────────────────────────────────────────────
+class Factory:
+    """A new device whose factory image is what the test says; counts the looks."""
+
+    def __init__(self, found: Artifact | None) -> None:
+        self.device = Device()
+        self.device._start()
+        self.found = found
+        self.error: SealiftError | None = None
+        self.looks = 0
+        self.notices: list[str] = []
+
+    def look(self) -> Artifact | None:
+        self.looks += 1
+        if self.error is not None:
+            raise self.error
+        return self.found
+
+    def boot(self) -> Shell:
+        """An agent process of that device, ordered to have the factory image."""
+        [part] = self.device.make_components()
+        part = dataclasses.replace(part, factory=self.look)
+        outside = Outside(
+            poll=lambda: [OLD.order()],
+            report=self.device._report,
+            notice=lambda _ecu, error: self.notices.append(error.code),
+        )
+        self.floors = self.device.make_floors()
+        record = Record(self.device.make_journal_cells(), limit=JOURNAL_BYTES)
+        clock = self.device.clock
+        return Shell([part], Journal(record), self.floors, clock, outside)
+
+
+@pytest.mark.parametrize("found", [OLD.artifact, None])
+def test_the_factory_image_is_looked_at_once(found: Artifact | None) -> None:
+    """The first start journals what it found; no later one looks again."""
+    factory = Factory(found)
+    for _ in range(3):
+        assert factory.boot().states == {ECU: Idle(found)}
+        assert factory.floors.floor(ECU) == (1 if found else 0)
+    assert factory.looks == 1
+
+
+def test_the_factory_image_is_not_installed_again() -> None:
+    """An order to have what the device was made with begins nothing."""
+    factory = Factory(OLD.artifact)
+    shell = factory.boot()
+    shell.once()
+    assert shell.states == {ECU: Idle(OLD.artifact)}
+    assert factory.device.reports() == []
+
+
+def test_a_look_that_fails_is_repeated_at_the_next_start() -> None:
+    """Unknown for now, with a notice; nothing is remembered of it."""
+    factory = Factory(OLD.artifact)
+    factory.error = SlotError("the medium gave an error")
+    assert factory.boot().states == {ECU: Idle()}
+    assert factory.notices == ["device.slot"]
+    factory.error = None
+    assert factory.boot().states == {ECU: Idle(OLD.artifact)}
 
 
 # ── hindrances ───────────────────────────────────────────────────────────────────────
@@ -580,8 +643,8 @@ def test_a_lost_journal_is_told_and_nothing_is_begun_on_it(rig: Rig) -> None:
     for cell in ("journal.0", "journal.1"):
         rig.device.flash.make(cell, b"\x00" * 500)
     shell = rig.boot()
-    assert StateError.code in rig.notices
-    assert shell.states == {ECU: Idle(OLD.artifact)}
+    assert rig.notices == [StateError.code, BootError.code]
+    assert shell.states == {ECU: Idle()}, "on trial: what is confirmed is not told"
     shell.once()
     [result] = rig.reports
     assert result.code == "device.boot", "a trial never overwrites its way home"

@@ -117,14 +117,31 @@ class AbInstaller:
             self._boot.mark_good()
         return True
 
+    def recognised(self, image: Artifact) -> Artifact | None:
+        """``image`` if the running slot holds it, byte for byte; else ``None``.
+
+        Raises:
+            SlotError: the slot cannot be read. BootError: it is on trial, or the store
+            is broken.
+        """
+        with self._open(self._confirmed(), writable=False) as slot:
+            if slot.size < image.length or _digests(slot, image) != _signed(image):
+                return None
+        return image
+
     def _refuse_running(self, slot: Slot) -> Slot:
         """The slot that runs and is good, which is another one than ``slot``."""
-        current = self._boot.current()
-        if current is slot:
+        if self._boot.current() is slot:
             raise SlotError(f"slot {slot} runs now and is never written", slot=slot)
+        return self._confirmed()
+
+    def _confirmed(self) -> Slot:
+        """The slot that runs and is good."""
+        current = self._boot.current()
         if self._boot.state().slots[current] != "good":
             raise BootError(
-                f"slot {current} runs on trial; slot {slot} is its only way home",
+                f"slot {current} runs on trial, and slot {current.other} "
+                "is its only way home",
                 hint="restart the device: its loader goes back to the confirmed slot",
             )
         return current
@@ -143,19 +160,27 @@ class AbInstaller:
         Raises:
             SlotError: what lies in the slot is not the image.
         """
-        device.drop_cache()
-        sha256 = hashlib.sha256()
-        sha512 = hashlib.sha512() if image.sha512 is not None else None
-        for piece in _pieces(device, image.length):
-            sha256.update(piece)
-            if sha512 is not None:
-                sha512.update(piece)
-        whole = sha256.digest() == image.sha256
-        if not whole or (sha512 is not None and sha512.digest() != image.sha512):
+        if _digests(device, image) != _signed(image):
             raise SlotError(
                 f"the slot does not hold {image.name}",
                 hint="the medium lost or changed what was written to it",
             )
+
+
+def _signed(image: Artifact) -> tuple[bytes, bytes | None]:
+    return image.sha256, image.sha512
+
+
+def _digests(device: SlotDevice, image: Artifact) -> tuple[bytes, bytes | None]:
+    """Of as many bytes as the image has, from the medium; SHA-512 if it lists one."""
+    device.drop_cache()
+    sha256 = hashlib.sha256()
+    sha512 = hashlib.sha512() if image.sha512 is not None else None
+    for piece in _pieces(device, image.length):
+        sha256.update(piece)
+        if sha512 is not None:
+            sha512.update(piece)
+    return sha256.digest(), None if sha512 is None else sha512.digest()
 
 
 def _pieces(device: SlotDevice, length: int) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from sealift.agent.boot.file import FileBoot
 from sealift.agent.install.ab import AbInstaller
 from sealift.core.errors import BootError, SlotError
 from sealift.core.types import Slot
-from sealift.sim.device import NEW, Device, Kind
+from sealift.sim.device import NEW, OLD, Device, Kind
 from sealift.sim.flash import FlashSlots
 
 if TYPE_CHECKING:
@@ -61,6 +61,27 @@ def test_a_slot_that_shrank_is_not_armed(device: Device) -> None:
         installer.arm(IMAGE.order(), Slot.B)
 
 
+def test_the_running_slot_is_recognised_by_every_byte(device: Device) -> None:
+    """The image it holds, and no other; more than the slot holds is no image of it."""
+    installer = device.make_installer(FileBoot(device.store(), device.started))
+    old = OLD.artifact
+    assert installer.recognised(old) is old
+    assert installer.recognised(IMAGE.artifact) is None
+    assert installer.recognised(dataclasses.replace(old, length=1 << 40)) is None
+    assert installer.recognised(dataclasses.replace(old, sha512=bytes(64))) is None
+    device.flash.make("slot.a", OLD.content[:-1] + b"!")
+    assert installer.recognised(old) is None
+
+
+def test_a_slot_on_trial_is_not_recognised(device: Device) -> None:
+    """What runs on trial is not what the factory confirmed, whatever it holds."""
+    boot = FileBoot(device.store(), device.started)
+    boot.set_next(Slot.B, 1)
+    device.running = Slot.B
+    with pytest.raises(BootError):
+        device.make_installer(boot).recognised(OLD.artifact)
+
+
 class Stubborn(FileBoot):
     """A loader that takes the order and would start home all the same."""
 
@@ -70,8 +91,7 @@ class Stubborn(FileBoot):
 
 def test_a_loader_that_would_not_start_it_is_not_believed(device: Device) -> None:
     """set_next returned, but next says home: device.boot, and no restart for nothing."""
-    started = device.make_components()[0].installer._boot._started  # type: ignore[attr-defined]
-    boot = Stubborn(device.store(), started)
+    boot = Stubborn(device.store(), device.started)
     installer = AbInstaller(boot, FlashSlots(device.flash), device.clock.boot_id)
     installer.stage(IMAGE.order(), Slot.B, fill)
     with pytest.raises(BootError):
