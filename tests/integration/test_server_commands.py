@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 from sealift.agent import config as agent_config
+from sealift.agent import identity
 from sealift.agent.keyfile import FileKey
+from sealift.core.types import Artifact
+from sealift.repo.entries import Listed
+from sealift.sign.release import Release
 from tests.integration.server_process import Caller, RunningServer, made, sealift
 from tests.unit.server.test_reports import Voice
-from tests.unit.server.world import TestDevice, artifact
+from tests.unit.server.world import TestDevice, artifact, container
 
 
 @pytest.fixture(scope="module")
@@ -93,21 +97,54 @@ def test_provisioned_directory_is_all_an_agent_needs(
     assert known == FileKey(str(out / "report.key")).key_id
 
 
+def release(directory: Path, image: Artifact) -> Path:
+    """What a release directory says of its image."""
+    directory.mkdir(exist_ok=True)
+    facts = Release(Listed(image, 1), container(image.version)[0]).to_json()
+    (directory / "release.json").write_text(json.dumps(facts))
+    return directory
+
+
+@pytest.mark.parametrize("name", [".", "release.json"])
+def test_factory_image_is_written_for_the_agent(
+    server: RunningServer, here: Path, name: str
+) -> None:
+    """The agent reads what the release says, by its own strict reader."""
+    image = artifact("1.0.0", 7)
+    where = release(here / "rel", image) / name
+    device = f"dev-made-{len(name)}"
+    done = provision(here, device, "--factory", where)
+    assert done.returncode == 0, done.stderr
+    [part] = agent_config.load(str(here / device / "agent.toml")).components
+    assert part.factory == str(here / device / "factory-image.json")
+    assert stat.S_IMODE(Path(part.factory).stat().st_mode) == 0o444
+    assert identity.factory_image(part) == image
+
+
 @pytest.mark.parametrize(
     ("sentence", "arguments", "code"),
     [
         ("the id exists", ["--out", "other"], "input.conflict"),
         ("the directory exists", [], "config.invalid"),
         ("anchors twice", ["--out", "x", "--image-root", "y"], "config.invalid"),
+        (
+            "two components",
+            ["--out", "x", "--ecu", "a", "--ecu", "b"],
+            "config.invalid",
+        ),
+        ("no release", ["--out", "x", "--factory", "nowhere"], "config.invalid"),
+        ("other hardware", ["--out", "x", "--factory", "rel-other"], "config.invalid"),
     ],
 )
 def test_provisioning_that_cannot_be(
     server: RunningServer, here: Path, sentence: str, arguments: list[str], code: str
 ) -> None:
     """A refusal leaves no directory behind, and no device at the server."""
+    release(here / "rel-other", artifact("1.0.0", hardware="another-board"))
     if not (here / "dev-twice").exists():
         assert provision(here, "dev-twice").returncode == 0
-    more = [str(here / a) if a in {"other", "x"} else a for a in arguments]
+    places = {"other", "x", "nowhere", "rel-other"}
+    more = [str(here / a) if a in places else a for a in arguments]
     before = sorted(path.name for path in here.iterdir())
     done = provision(here, "dev-twice", *more)
     assert f"[{code}]" in done.stderr, sentence

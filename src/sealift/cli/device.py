@@ -14,6 +14,7 @@ from sealift.core.errors import InvalidConfigError
 if TYPE_CHECKING:
     from sealift.client.answers import Device, DeviceDetail, Ecu
     from sealift.client.provision import Anchors
+    from sealift.core.types import Artifact
 
 __all__ = ["app"]
 
@@ -41,8 +42,12 @@ def provision(
         typer.Option("--director-root", help="Or: the Director root, a file."),
     ] = None,
     ecu: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option("--ecu", help="Id of its component. [default: DEVICE-main]"),
+    ] = None,
+    factory: Annotated[
+        Path | None,
+        typer.Option("--factory", help="The release in its slot: a release directory."),
     ] = None,
     device_url: Annotated[
         str | None,
@@ -73,16 +78,19 @@ def provision(
     """
     from sealift.client import provision as provisioning
 
+    ecu_id = _one(ecu or [f"{device}-main"])
+    made_with = None if factory is None else _factory(factory)
     anchors = _anchors(desk, image_root, director_root)
     with remote.session(server, token_file, ca, profile) as operator:
         wanted = provisioning.Plan(
             device_id=device,
-            ecu_id=ecu or f"{device}-main",
+            ecu_id=ecu_id,
             hardware_id=hardware_id,
             anchors=anchors,
             url=device_url or operator.status()["device_url"],
             ca=operator.session.ca,
             slots=(slot_a, slot_b),
+            factory=made_with,
             demo=demo,
         )
         found = provisioning.provision(wanted, operator, out)
@@ -141,6 +149,23 @@ def revoke(
     with remote.session(server, token_file, ca, profile) as operator:
         found = operator.revoke(device, reason)
     output.show(found, as_json=as_json, text=lambda: _print(found))
+
+
+def _one(ecus: list[str]) -> str:
+    if len(ecus) == 1:
+        return ecus[0]
+    raise InvalidConfigError(
+        f"a device has one component in this version, not {len(ecus)}",
+        hint="give --ecu once; the agent cannot update several yet",
+    )
+
+
+def _factory(path: Path) -> Artifact:
+    """The image of a release directory, or of the ``release.json`` in one."""
+    from sealift.sign.release import read_release
+
+    directory = path.parent if path.name == "release.json" else path
+    return read_release(directory).listed.artifact
 
 
 def _anchors(desk: Path | None, image: Path | None, director: Path | None) -> Anchors:

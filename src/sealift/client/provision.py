@@ -11,6 +11,7 @@ device must not learn from a server whom to trust.
 | `report.key` | the key that signs reports (Ed25519) | 0600 |
 | `tls-ca.pem` | where the server must come from | 0444 |
 | `image-root.json`, `director-root.json` | trust anchors | 0444 |
+| `factory-image.json` | what the factory puts into the running slot, if told | 0444 |
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from sealift.core.errors import FormatError, InvalidConfigError, TrustAnchorErro
 
 if TYPE_CHECKING:
     from sealift.client.api import Operator
+    from sealift.core.types import Artifact
 
 __all__ = ["Anchors", "Plan", "anchors_in", "provision", "read_anchor"]
 
@@ -51,7 +53,8 @@ class Anchors:
 class Plan:
     """A device to be, with one component of two ``slots``.
 
-    ``ca`` is the file that ``url``, the device listener, must be signed by.
+    ``ca`` is the file that ``url``, the device listener, must be signed by. ``factory``
+    is the image that lies in the slot that runs, if it is known.
     """
 
     device_id: str
@@ -61,6 +64,7 @@ class Plan:
     url: str
     ca: Path
     slots: tuple[str, str] = ("slot-a.img", "slot-b.img")
+    factory: Artifact | None = None
     demo: bool = False
 
 
@@ -101,9 +105,10 @@ def provision(plan: Plan, operator: Operator, out: Path) -> dict[str, object]:
     """Enrol a device and write its directory, whole or not at all; what was made.
 
     Raises:
-        InvalidConfigError: ``out`` exists or cannot be written. RequestError: the
-            server refuses the device.
+        InvalidConfigError: ``out`` exists or cannot be written, or the factory image is
+            for other hardware. RequestError: the server refuses the device.
     """
+    _check_factory(plan)
     target = out.absolute()
     draft = target.with_name(f".{target.name}.new-{os.getpid()}")
     if target.exists():
@@ -127,6 +132,14 @@ def provision(plan: Plan, operator: Operator, out: Path) -> dict[str, object]:
     }
 
 
+def _check_factory(plan: Plan) -> None:
+    if plan.factory and plan.hardware_id not in plan.factory.hardware_ids:
+        raise InvalidConfigError(
+            f"{plan.factory.name} is not for hardware {plan.hardware_id}",
+            hint=f"it is for {', '.join(plan.factory.hardware_ids)}",
+        )
+
+
 def _fill(directory: Path, plan: Plan, operator: Operator) -> str:
     tls_key = ec.generate_private_key(ec.SECP256R1())
     report_key = ed25519.Ed25519PrivateKey.generate()
@@ -135,6 +148,9 @@ def _fill(directory: Path, plan: Plan, operator: Operator) -> str:
     _write(directory / "tls-ca.pem", plan.ca.read_bytes(), 0o444)
     _write(directory / "image-root.json", plan.anchors.image, 0o444)
     _write(directory / "director-root.json", plan.anchors.director, 0o444)
+    if plan.factory is not None:
+        image = json.dumps(plan.factory.to_json(), indent=2) + "\n"
+        _write(directory / "factory-image.json", image.encode(), 0o444)
     _write(directory / "agent.toml", _settings(plan).encode(), 0o600)
     enrolled = operator.enrol(
         plan.device_id,
@@ -179,6 +195,7 @@ def _settings(plan: Plan) -> str:
         f"ecu_id = {q(plan.ecu_id)}",
         f"hardware_id = {q(plan.hardware_id)}",
         f"slots = {{ a = {q(plan.slots[0])}, b = {q(plan.slots[1])} }}",
+        *(['factory = "factory-image.json"'] if plan.factory else []),
     ]
     return "\n".join(lines) + "\n"
 
