@@ -287,7 +287,7 @@ def _unhealthy(scene: Scene) -> str:
 
 
 def _hanging(scene: Scene) -> str:
-    """A check that takes a day, and then has failed."""
+    """A check that takes an hour, and then has failed."""
 
     def slowly() -> bool:
         scene.clock.sleep(3600.0)

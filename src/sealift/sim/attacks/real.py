@@ -10,6 +10,7 @@ import contextlib
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,14 +36,15 @@ if TYPE_CHECKING:
 
     from sealift.core.reports import Manifest
 
-__all__ = ["AGENT", "BOXES", "RealDevice", "real_device", "tree"]
+__all__ = ["AGENT", "CLEAN", "SECONDS", "RealDevice", "real_device", "said", "tree"]
 
 AGENT = (sys.executable, "-I", "-m", "sealift.agent")
 """As the service unit in ``docs/agent.md`` starts it."""
 BOXES = "director/targets/*"
 CLEAN: Mapping[str, str] = {"PATH": "/usr/bin:/bin"}
 _STARTS = 4
-_SECONDS = 60.0
+SECONDS = 60.0
+"""How long anything the agent does may take here."""
 _CODE = re.compile(r"\[([a-z]+\.[a-z_]+)\]")
 
 
@@ -133,7 +135,7 @@ class RealDevice:
             capture_output=True,
             text=True,
             check=False,
-            timeout=_SECONDS,
+            timeout=SECONDS,
             env=dict(env),
             cwd=self.directory,
         )
@@ -155,12 +157,19 @@ class RealDevice:
         self._running.append(process)
         return process
 
+    def while_it_runs(self, process: subprocess.Popen[bytes]) -> Iterator[int]:
+        """Its pid and that of all below it, again and again, until it has ended."""
+        until = time.monotonic() + SECONDS
+        while process.poll() is None and time.monotonic() < until:
+            yield from tree(process.pid)
+            time.sleep(0.002)
+
     def wait(self, what: str) -> None:
         """Until a started agent has said this."""
         wait_for(lambda: what in self.log, f"{what!r} in the agent's log")
 
-    def require_honest_cycle(self) -> Iterator[str]:
-        """A fault if the next release does not install."""
+    def recovers(self) -> Iterator[str]:
+        """A fault if the next release does not install, with nobody attacking."""
         self.next = self.publish("1.9", 9)
         outcome = self.check()
         if outcome != INSTALLED:
@@ -192,7 +201,7 @@ def real_device(directory: Path, faults: list[str]) -> Iterator[RealDevice]:
             if not made.runs_next:
                 faults += broken(before, observe(made.device), made.vendor.said)
             made.wire.attackers = ()
-            faults += made.require_honest_cycle()
+            faults += made.recovers()
     if "Traceback" in made.log:
         faults.append("the agent showed a traceback")
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,15 @@ from typing import TYPE_CHECKING
 from sealift.agent.boot.file import open_store
 from sealift.sim.attacks.boxes import ordered
 from sealift.sim.attacks.outcome import broken, observe
-from sealift.sim.attacks.real import AGENT, CLEAN, RealDevice, real_device, said, tree
+from sealift.sim.attacks.real import (
+    AGENT,
+    CLEAN,
+    SECONDS,
+    RealDevice,
+    real_device,
+    said,
+    tree,
+)
 from sealift.sim.attacks.simulated import RESTART, SLOT_BYTES
 from sealift.sim.attacks.world import Ground, Observed, Plan, Scene
 from sealift.sim.processes import program
@@ -160,10 +167,8 @@ def attack_d_11(ground: Ground) -> Observed:
     """Every socket of every process of the agent, from its start to its restart."""
     with real_device(ground.directory / "d-11", ground.faults) as device:
         agent = device.start()
-        seen: set[tuple[str, str]] = set()
-        while agent.poll() is None:
-            seen |= {found for pid in tree(agent.pid) for found in sockets(pid)}
-            time.sleep(0.005)
+        pids = device.while_it_runs(agent)
+        seen = {found for pid in pids for found in sockets(pid)}
         ground.faults += _ended_well(agent, device)
         device.check()
     open_ones = {it for it in seen if it[0] != "tcp" or it[1] == LISTENING}
@@ -273,13 +278,16 @@ def _library() -> Path | None:
 def attack_d_17(ground: Ground) -> Observed:
     """A second agent beside the first; signals by the hundred while it installs."""
     with real_device(ground.directory / "d-17-a", ground.faults) as device:
-        device.start()
+        agent = device.start()
         device.wait("info start")
         seconds = [said(device.once(face)) for face in ("check", "run")]
+        agent.wait(SECONDS)  # the first one goes on, and is not disturbed
+        ground.faults += _ended_well(agent, device)
+        device.check()
     with real_device(ground.directory / "d-17-b", ground.faults) as device:
         agent = device.start()
         device.wait("info start")
-        count = _storm(agent)
+        count = _storm(agent, device)
         ground.faults += _ended_well(agent, device)
         outcome = device.check()
         if count < 100 or device.log.count("state=staging") != 1:
@@ -287,16 +295,13 @@ def attack_d_17(ground: Ground) -> Observed:
     return ground.observed(" | ".join(dict.fromkeys(seconds)), outcome)
 
 
-def _storm(agent: subprocess.Popen[bytes]) -> int:
+def _storm(agent: subprocess.Popen[bytes], device: RealDevice) -> int:
     """Hints to parent and child until the agent ends; how many there were."""
     count = 0
-    while agent.poll() is None:
-        for pid in tree(agent.pid):
-            if _hears(pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGUSR1)
-                count += 1
-        time.sleep(0.001)
+    for pid in filter(_hears, device.while_it_runs(agent)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR1)
+        count += 1
     return count
 
 
