@@ -255,39 +255,7 @@ class Impossible(Exception):
         super().__init__(f"{name(state)} cannot end by {type(outcome).__name__}")
 
 
-# ── duties ───────────────────────────────────────────────────────────────────────────
-class Duty(StrEnum):
-    """The one thing to do in a state."""
-
-    POLL = "poll"
-    STAGE = "stage"
-    WAIT = "wait"
-    ARM = "arm"
-    RESTART = "restart"
-    CHECK = "check"
-    CONFIRM = "confirm"
-    REVERT = "revert"
-    REPORT = "report"
-
-
-_DUTIES = {
-    Idle: Duty.POLL,
-    Staging: Duty.STAGE,
-    Staged: Duty.WAIT,
-    Arming: Duty.ARM,
-    Rebooting: Duty.RESTART,
-    Trial: Duty.CHECK,
-    Confirming: Duty.CONFIRM,
-    Reverting: Duty.REVERT,
-    Reporting: Duty.REPORT,
-}
-
-
-def duty(state: State) -> Duty:
-    """The one thing to do in ``state``."""
-    return _DUTIES[type(state)]
-
-
+# ── the table ─────────────────────────────────────────────────────────────────────────
 def name(state: State) -> str:
     """The state's name in journal, status and report: ``staging``, ``trial`` …."""
     return type(state).__name__.lower()

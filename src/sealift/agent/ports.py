@@ -399,7 +399,7 @@ class Transport(Protocol):
         ...
 
 
-# ── keys, health, hints ──────────────────────────────────────────────────────────────
+# ── keys, health, progress ───────────────────────────────────────────────────────────
 class DeviceKey(Protocol):
     """The key that signs this device's reports."""
 
@@ -431,14 +431,6 @@ class Health(Protocol):
 
     def check(self, order: Instruction) -> Sequence[CheckResult]:
         """Run every check within its deadline; a hang counts as a failure."""
-        ...
-
-
-class Hints(Protocol):
-    """Somebody may wake us before the interval is over; nothing more is believed."""
-
-    def wait(self, seconds: float) -> bool:
-        """Wait; ``True`` if a hint came."""
         ...
 
 

@@ -46,7 +46,6 @@ from sealift.agent.machine import (
     Superseded,
     Trial,
     advance,
-    installed,
     offered,
     superseded,
     wants,
@@ -64,7 +63,7 @@ if TYPE_CHECKING:
 
     from sealift.agent.journal import Floors, Journal
     from sealift.agent.ports import Clock
-    from sealift.core.types import Artifact, Instruction
+    from sealift.core.types import Instruction
 
 __all__ = [
     "AttemptResult",
@@ -172,16 +171,6 @@ class Shell:
     def states(self) -> Mapping[str, State]:
         """Every component's state, by ECU id."""
         return dict(self._states)
-
-    @property
-    def installed(self) -> Mapping[str, Artifact | None]:
-        """What every component's confirmed slot holds, for the manifest."""
-        return {ecu: installed(state) for ecu, state in self._states.items()}
-
-    def run(self, pause: Callable[[float], object]) -> None:
-        """Go on for ever; ``pause`` waits so many seconds, or less when hinted."""
-        while True:
-            pause(self.once())
 
     def once(self) -> float:
         """Settle, poll if it is time, settle; seconds until something may be due.

@@ -24,6 +24,7 @@ from sealift.agent.machine import (
     State,
     Trial,
     Verdict,
+    installed,
 )
 from sealift.agent.ports import Armed, CheckResult, Feature, Probe, Running
 from sealift.agent.record import Record
@@ -205,7 +206,7 @@ def rig() -> Rig:
 # ── the straight way ─────────────────────────────────────────────────────────────────
 def test_a_good_update(rig: Rig) -> None:
     """Every state once, the confirm before any network, the floor before the report."""
-    assert rig.shell.installed == {ECU: OLD.artifact}
+    assert rig.state == Idle(OLD.artifact)
     rig.until_trial()
     rig.events.clear()
     rest = rig.shell.once()
@@ -221,7 +222,7 @@ def test_a_good_update(rig: Rig) -> None:
     [result] = rig.reports
     assert result.verdict is Verdict.SUCCEEDED
     assert result.installed == ORDER.artifact
-    assert rig.shell.installed == {ECU: ORDER.artifact}
+    assert rig.state == Idle(ORDER.artifact)
 
 
 def test_an_order_already_installed_is_no_order(rig: Rig) -> None:
@@ -233,24 +234,13 @@ def test_an_order_already_installed_is_no_order(rig: Rig) -> None:
     assert rig.device.door.steps == steps
 
 
-def test_the_loop_pauses_for_what_once_says(rig: Rig) -> None:
-    """``run`` is ``once`` and a pause, for ever."""
-    pauses: list[float] = []
-
-    class Enough(Exception):
-        pass
-
-    def pause(seconds: float) -> None:
-        pauses.append(seconds)
-        rig.clock.sleep(seconds)
-        if len(pauses) == 3:
-            raise Enough
-
+def test_a_poll_at_every_interval(rig: Rig) -> None:
+    """Nothing to do: one poll, and a rest until the next is due."""
     rig.orders = []
-    with pytest.raises(Enough):
-        rig.shell.run(pause)
-    assert pauses == [300.0] * 3
-    assert rig.polls == 3
+    for polls in (1, 2, 3):
+        assert rig.shell.once() == 300.0
+        assert rig.polls == polls
+        rig.clock.sleep(300.0)
 
 
 # ── the first start ──────────────────────────────────────────────────────────────────
@@ -691,7 +681,8 @@ def test_a_restart_waits_until_the_others_rest(rig: Rig) -> None:
     with pytest.raises(Restarted):
         shell.once()
     assert [type(it) for it in seen[0].values()] == [Rebooting, Rebooting]
-    assert shell.installed == {ECU: OLD.artifact, "dev-0001-second": OLD.artifact}
+    bases = {ecu: installed(state) for ecu, state in seen[0].items()}
+    assert bases == {ECU: OLD.artifact, "dev-0001-second": OLD.artifact}
 
 
 def test_an_order_for_a_component_we_lack_changes_nothing(rig: Rig) -> None:

@@ -1,4 +1,4 @@
-"""Sums of the transport: too slow, fast enough, how long to wait."""
+"""Sums of the transport: too slow, and fast enough."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealift.agent.transport.pace import Bucket, Pace, backoff
+from sealift.agent.transport.pace import Bucket, Pace
 from sealift.core.errors import SlowTransferError
 
 
@@ -77,10 +77,3 @@ def test_an_idle_bucket_does_not_save_up() -> None:
     bucket = Bucket(1000, 0.0)
     assert bucket.take(1000, 3600) == 0
     assert bucket.take(1000, 3600) == pytest.approx(1)
-
-
-@given(st.integers(0, 10_000), st.floats(0, 1))
-def test_backing_off_is_bounded_and_spread(attempt: int, chance: float) -> None:
-    """Full jitter: anything from zero to a bound that doubles up to five minutes."""
-    assert 0 <= backoff(attempt, chance) <= min(300, 2.0 ** min(attempt, 60))
-    assert backoff(attempt, 1.0) == min(300, 2.0 ** min(attempt, 9))

@@ -6,7 +6,6 @@ no authority here: whatever comes through is verified again by its signatures.
 """
 
 from sealift.agent.transport.https import HttpsTransport, Limits
-from sealift.agent.transport.pace import backoff
 from sealift.agent.transport.wire import TlsFiles, tls_context
 
-__all__ = ["HttpsTransport", "Limits", "TlsFiles", "backoff", "tls_context"]
+__all__ = ["HttpsTransport", "Limits", "TlsFiles", "tls_context"]

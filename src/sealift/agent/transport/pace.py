@@ -1,4 +1,4 @@
-"""How fast is fast enough, how fast is allowed, and how long to wait: pure sums.
+"""How fast is fast enough, and how fast is allowed: pure sums.
 
 Only time spent *waiting for the peer* counts against it. A slow flash or a rate limit
 of our own must not make an honest server look like a slow one.
@@ -77,16 +77,3 @@ class Bucket:
         self._tokens = min(self._tokens, self._rate) - count
         self._then = now
         return max(0.0, -self._tokens / self._rate)
-
-
-def backoff(
-    attempt: int, chance: float, *, base: float = 1.0, most: float = 300.0
-) -> float:
-    """Seconds before try number ``attempt`` (0 is the first retry): full jitter.
-
-    ``chance`` is a random number from 0 to 1 of the caller's. The bound doubles from
-    ``base`` to ``most``; waiting is anything below it, so that a fleet which failed
-    together does not come back together.
-    """
-    bound = most if attempt >= 32 else min(most, base * 2.0**attempt)
-    return chance * bound
