@@ -18,6 +18,7 @@ import lzma
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
 
@@ -48,6 +49,9 @@ PRESET: Final = 6
 _DICTIONARY_MIN: Final = 4096
 _STORED_GAIN: Final = 64
 """A segment is stored unless LZMA saves more than one byte in this many."""
+_STEP: Final = 1 << 16
+"""Bytes decoded at a time. Blocks of this size are used again by the allocator; those
+of a whole segment go back to the system and come as fresh pages for every segment."""
 _BATCH: Final = 32
 _PIECE: Final = 1 << 20
 _ZEROS: Final = bytes(1 << SEGMENT_LOG2[-1])
@@ -113,9 +117,10 @@ def unpack(packed: bytes, length: int) -> bytes:
         raise PatchError("payload: a packed stream longer than its plain bytes")
     if len(packed) == length:
         return packed
+    room = BytesIO(bytes(length))  # before the decoder takes its dictionary: see _STEP
     decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[_filter(length)])
     try:
-        plain = decoder.decompress(packed, length)
+        plain = _inflate(decoder, packed, room, length)
         # With the output full the decoder stops short of the end marker.
         more = b"" if decoder.eof else decoder.decompress(b"", 1)
     except (lzma.LZMAError, EOFError) as error:
@@ -125,6 +130,20 @@ def unpack(packed: bytes, length: int) -> bytes:
     if not decoder.eof or decoder.unused_data or len(plain) != length:
         raise PatchError("payload: a stream does not end with its segment")
     return plain
+
+
+def _inflate(
+    decoder: lzma.LZMADecompressor, packed: bytes, room: BytesIO, length: int
+) -> bytes:
+    """What comes out, at most ``length`` bytes, gathered in ``room``."""
+    left = length
+    while left and (piece := decoder.decompress(packed, min(_STEP, left))):
+        packed = b""
+        left -= room.write(piece)
+        if decoder.eof:
+            break
+    room.truncate(length - left)
+    return room.getvalue()
 
 
 def _filter(length: int, **options: int) -> dict[str, Any]:
@@ -229,7 +248,7 @@ def pack_full(
 def make_segment(plain: bytes, *, preset: int = PRESET) -> Made:
     """The digest and the frame of one segment; zeros need no frame."""
     digest = sha256(plain).digest()
-    if _all_zero(plain):
+    if all_zero(plain):
         return Made(len(plain), digest, b"", b"")
     packed = lzma.compress(
         plain, lzma.FORMAT_RAW, filters=[_filter(len(plain), preset=preset)]
@@ -239,7 +258,8 @@ def make_segment(plain: bytes, *, preset: int = PRESET) -> Made:
     return Made(len(plain), digest, frame, sha256(frame).digest())
 
 
-def _all_zero(plain: bytes) -> bool:
+def all_zero(plain: bytes) -> bool:
+    """Whether there is nothing else in (at most) a segment."""
     return plain == _ZEROS[: len(plain)]
 
 
@@ -264,7 +284,7 @@ def _make_segments(
     """
     zeros: dict[int, Made] = {}
     while batch := list(islice(plains, _BATCH)):
-        empty = [_all_zero(plain) for plain in batch]
+        empty = [all_zero(plain) for plain in batch]
         work = [plain for plain, zero in zip(batch, empty, strict=True) if not zero]
         done = iter(apply(make, work))
         for plain, zero in zip(batch, empty, strict=True):

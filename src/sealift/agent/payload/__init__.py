@@ -11,7 +11,7 @@ segment size of frames: that many bytes are at most on their way between socket 
 medium. What survives in the workspace (the head, the bytes spent) is a convenience.
 
 ``fill`` holds the order of steps, ``plan`` looks, ``source`` fetches, ``budget`` pays,
-``line`` decodes, writes and flushes.
+``line`` writes and flushes, ``workers`` are the threads that hash and decode.
 """
 
 from sealift.agent.payload.fill import PayloadFill

@@ -6,9 +6,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from sealift.agent.payload.budget import SPENT_FILE, Budget
-from sealift.agent.payload.line import Decoders, Line
+from sealift.agent.payload.line import Line
 from sealift.agent.payload.plan import survey
 from sealift.agent.payload.source import Source
+from sealift.agent.payload.workers import Workers
 from sealift.agent.ports import Progress
 from sealift.core.container import check_bounds, open_head
 from sealift.core.errors import DigestError, SealiftError, SpaceError
@@ -28,7 +29,7 @@ class PayloadFill:
 
     ``bytes_max`` is this device's own cap on the body bytes of one install (``None``:
     none); that of the instruction holds as well. ``decoders`` is how many threads
-    decode; memory is bounded whatever the image.
+    hash and decode; memory is bounded whatever the image.
 
     This version knows full containers; a delta that is offered is not used.
     """
@@ -72,11 +73,12 @@ class PayloadFill:
             closing(Budget(self._work, self._order, self._bytes_max)) as budget,
             closing(Source(self._transport, container, budget)) as source,
             closing(self._work.open(HEAD_FILE, container.head_length)) as file,
+            Workers(self._decoders) as workers,
         ):
-            plan = survey(self._head(file, source), into, self._progress)
+            plan = survey(self._head(file, source), into, workers, self._progress)
             budget.require(plan.cost)
             source.follow(plan)
-            self._fill(plan, source, into)
+            self._fill(plan, source, workers, into)
         self._work.remove(HEAD_FILE)
         self._work.remove(SPENT_FILE)
 
@@ -90,19 +92,20 @@ class PayloadFill:
                 source.head(file)
         return open_head(file.read, artifact, container)
 
-    def _fill(self, plan: Plan, source: Source, into: SlotDevice) -> None:
+    def _fill(
+        self, plan: Plan, source: Source, workers: Workers, into: SlotDevice
+    ) -> None:
+        line = Line(workers, into, plan.head.header.segment_size)
         done = 0
-        with Decoders(self._decoders) as decoders:
-            line = Line(decoders, into, plan.head.header.segment_size)
-            for segment in plan.wrong():
-                if segment.framed:
-                    line.make_room(segment.frame_length)
-                    line.add(segment, _fetched(source, segment, line))
-                else:
-                    into.write(segment.offset, open_frame(segment, b""))
-                done += segment.length
-                self._progress.report("install", done, plan.length)
-            line.drain()
+        for segment in plan.wrong():
+            if segment.framed:
+                line.make_room(segment.frame_length)
+                line.add(segment, _fetched(source, segment, line))
+            else:
+                into.write(segment.offset, open_frame(segment, b""))
+            done += segment.length
+            self._progress.report("install", done, plan.length)
+        line.drain()
         into.flush()
 
 

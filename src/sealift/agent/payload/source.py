@@ -133,18 +133,22 @@ class Source:
 
     def _take(self, length: int) -> bytes:
         """Exactly the next ``length`` bytes of the stream."""
-        pieces, have = [self._rest], len(self._rest)
-        while have < length:
-            piece = next(self._stream or iter(()), b"")
-            if not piece:
-                raise LengthError("fewer bytes came than the signed length")
-            self._budget.spend(len(piece))
-            pieces.append(piece)
-            have += len(piece)
-        found = b"".join(pieces)
-        self._rest = found[length:]
+        pieces, want = [], length
+        while want:
+            piece = self._rest or self._receive()
+            pieces.append(piece[:want])
+            self._rest = piece[want:]
+            want -= len(pieces[-1])
         self._at += length
-        return found[:length]
+        return b"".join(pieces)
+
+    def _receive(self) -> bytes:
+        """The next piece of the stream, paid for."""
+        piece = next(self._stream or iter(()), b"")
+        if not piece:
+            raise LengthError("fewer bytes came than the signed length")
+        self._budget.spend(len(piece))
+        return piece
 
 
 def _path(container: Container) -> str:
