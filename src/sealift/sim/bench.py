@@ -65,11 +65,12 @@ class Bench:
         self._board: subprocess.Popen[bytes] | None = None
 
     # ── made ─────────────────────────────────────────────────────────────────────
-    def provision(self, server: Server, desk: Path, port: int) -> None:
-        """Register the device; its keys are made here and stay here."""
+    def provision(self, server: Server, desk: Path, port: int, factory: Path) -> None:
+        """Register the device, made with a release; its keys are made and stay here."""
         words = {
             "--hardware-id": HARDWARE_ID,
             "--desk": str(desk),
+            "--factory": str(factory),
             "--device-url": f"https://localhost:{port}",
             "--out": str(self.directory),
         }
@@ -170,6 +171,14 @@ class Bench:
             f"slot {seen.slot} does not hold {image.path.name} any more",
         )
         return f"{seen.shown}, its bytes are those signed, {self.ask_app()}"
+
+    def require_known(self, version: str) -> None:
+        """The device knows that it was made with this release.
+
+        Raises:
+            FailedTransferError: it does not in time.
+        """
+        wait_for(lambda: self.look().release == version, f"knowing of {version}")
 
     def digest(self, slot: str) -> str:
         """SHA-256 of a slot, lower hex."""

@@ -88,11 +88,13 @@ def make_keys(scene: Scene) -> str:
 
 def make_device(scene: Scene) -> str:
     """A device from the factory, on the reference board."""
-    bench = scene.bench
-    bench.provision(scene.server, scene.desk.directory, scene.relay.port)
-    bench.install_at_the_factory(scene.images[HOME])
+    bench, image = scene.bench, scene.images[HOME]
+    made_with = scene.desk.pack(image, COUNTERS[HOME]).directory
+    bench.provision(scene.server, scene.desk.directory, scene.relay.port, made_with)
+    bench.install_at_the_factory(image)
     bench.power_on()
-    return bench.require_unharmed(scene.images[HOME])
+    bench.require_known(HOME)
+    return bench.require_unharmed(image)
 
 
 def release(scene: Scene) -> str:
