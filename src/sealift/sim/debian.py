@@ -145,11 +145,14 @@ class Apt:
         )
         return sorted(Package(*found) for found in _PLANNED.findall(planned))
 
-    def versions(self, name: str) -> list[str]:
-        """The versions of one package that the mirror offers, newest first."""
-        listed = self._run("apt-cache", "madison", name)
+    def oldest(self, names: Sequence[str]) -> list[Package]:
+        """Each package in the oldest version that the mirror offers."""
+        # One call for all: apt reads its lists anew each time.
+        listed = self._run("apt-cache", "madison", *names)
         rows = [line.split("|") for line in listed.splitlines() if "Packages" in line]
-        return list(dict.fromkeys(row[1].strip() for row in rows))
+        # Newest first, so the last row of a package is the one that stays.
+        found = {row[0].strip(): row[1].strip() for row in rows}
+        return [Package(name, version) for name, version in sorted(found.items())]
 
     def download(self, specs: Sequence[str], into: Path) -> list[Path]:
         """The packages as files in ``into``; apt has checked their hashes.

@@ -212,8 +212,8 @@ class Builder:
 def _oldest(apt: debian.Apt, newer: list[Package]) -> list[Package]:
     """The oldest versions on offer that still fit together, else the newest."""
     try:
-        return apt.closure([f"{p.name}={apt.versions(p.name)[-1]}" for p in newer])
-    except (FailedTransferError, IndexError):
+        return apt.closure([p.spec for p in apt.oldest([p.name for p in newer])])
+    except FailedTransferError:
         return newer
 
 
