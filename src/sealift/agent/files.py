@@ -1,15 +1,20 @@
 """Reading files that decide what this device believes: whose, how open, how long.
 
 Configuration, trust anchors and keys go through :func:`read_guarded`; the store uses
-the same :func:`check_private` for its own files. Nothing here writes.
+the same :func:`check_private` for its own files. Nothing here writes; what those who
+do must tell apart is :data:`NO_ROOM`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from sealift.core.errors import LimitError, SealiftError, TrustAnchorError
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says of a full medium."""
 
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS_MAY_ANYTHING = stat.S_IRWXG | stat.S_IRWXO

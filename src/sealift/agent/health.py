@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sealift.agent.ports import CheckResult
+from sealift.agent.surroundings import ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +32,6 @@ DETAIL_MAX: Final = 1000
 
 _OUTPUT_MAX: Final = 64 * 1024
 _LOOK: Final = 0.1
-_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,7 @@ class CommandHealth:
     def check(self, order: Instruction) -> Sequence[CheckResult]:
         """Run every check within its deadline; a hang counts as a failure."""
         environment = {
-            "PATH": _PATH,
-            "LANG": "C.UTF-8",
+            **ENVIRONMENT,
             "SEALIFT_ECU": order.ecu_id,
             "SEALIFT_VERSION": order.artifact.version,
             "SEALIFT_IMAGE_SHA256": order.artifact.sha256.hex(),

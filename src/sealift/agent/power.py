@@ -18,11 +18,15 @@ def on_mains(supplies: str = SUPPLIES) -> bool | None:
 
 
 def battery_percent(supplies: str = SUPPLIES) -> int | None:
-    """The charge of the emptiest system battery in percent; ``None`` without one."""
+    """The charge of the emptiest battery in percent; ``None`` without one.
+
+    Batteries of mice and other gear (``scope`` is ``Device``) do not count.
+    """
     found = [
         int(charge)
         for name in _names(supplies)
         if _read(supplies, name, "type") == "Battery"
+        and _read(supplies, name, "scope") != "Device"
         and (charge := _read(supplies, name, "capacity")).isdigit()
     ]
     return min(found) if found else None

@@ -16,14 +16,13 @@ costs the change, never the record. What the payload means is the caller's busin
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sealift.agent.files import check_private, read_all
+from sealift.agent.files import NO_ROOM, check_private, read_all
 from sealift.core.errors import SealiftError, SpaceError, StateError
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ COPIES = 2
 _HEADER_BYTES = 114
 _HEADER = re.compile(rb"sealift-record 1 (([0-9]{20}) ([0-9]{10})) ([0-9a-f]{64})\n")
 _SEQUENCE_END = 10**20
-_NO_ROOM = frozenset({"ENOSPC", "EDQUOT", "EFBIG"})
 
 
 class LostError(StateError):
@@ -242,7 +240,5 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _translated(error: OSError, path: str) -> SealiftError:
-    kind = (
-        SpaceError if errno.errorcode.get(error.errno or 0) in _NO_ROOM else StateError
-    )
+    kind = SpaceError if error.errno in NO_ROOM else StateError
     return kind(f"{path}: {error.strerror}", path=path)

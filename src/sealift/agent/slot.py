@@ -14,6 +14,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from sealift.agent.files import NO_ROOM
 from sealift.core.errors import SealiftError, SlotError, SpaceError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ __all__ = ["OpenFile", "PathSlots", "WorkFiles"]
 
 _PIECE: Final = 64 * 1024
 _ZEROS: Final = bytes(_PIECE)
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _HINTS: Final = {
     errno.ENOENT: "create the slot or correct the path in the agent's configuration",
     errno.ELOOP: "name the file or device itself; links are not followed",
@@ -252,7 +252,7 @@ def _runs(data: bytes) -> Iterator[tuple[int, int, bool]]:
 def _refusal(what: str, error: OSError, offset: int = 0) -> SealiftError:
     number = error.errno or 0
     reason = os.strerror(number)
-    if number in _NO_ROOM:
+    if number in NO_ROOM:
         return SpaceError(f"{what}: {reason}", errno=number, hint="free some space")
     hint = _HINTS.get(number)
     return SlotError(f"{what}: {reason}", errno=number, offset=offset, hint=hint)

@@ -38,6 +38,8 @@ def supply(place: Path, name: str, **facts: str) -> None:
         ),
         ([{"type": "Battery", "capacity": "full"}], None, None),
         ([{"type": "Battery"}], None, None),
+        ([{"type": "Battery", "scope": "Device", "capacity": "5"}], None, None),
+        ([{"type": "Battery", "scope": "System", "capacity": "50"}], None, 50),
         ([{"online": "1"}], None, None),
     ],
 )

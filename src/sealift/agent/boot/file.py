@@ -333,8 +333,10 @@ def read_running(directory: str) -> Started:
     """
     path = os.path.join(directory, "running")
     hint = "the loader writes it at each start; was the board started by its loader?"
+    # O_NONBLOCK: a fifo in its place must not hang us.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, flags)
         try:
             raw = read_all(descriptor, _RUNNING_BYTES)
         finally:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import re
 from typing import TYPE_CHECKING
 
+from sealift.agent.files import NO_ROOM
 from sealift.core.errors import SealiftError, SpaceError, StateError
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ RECORD_LIMIT = 16 << 20
 NAME = re.compile(r"[a-z0-9._%-]{1,200}")
 FILE = re.compile(rf"({NAME.pattern})@([0-9a-f]{{1,16}})")
 INDEX, NEW_INDEX = "index", "index.new"
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class DamagedError(StateError):
@@ -77,6 +75,6 @@ def read_index(raw: bytes) -> tuple[int, dict[str, int]]:
 
 def translated(error: OSError, what: str) -> SealiftError:
     """A refusal of the system in our words: no room, or an unusable place."""
-    if error.errno in _FULL:
+    if error.errno in NO_ROOM:
         return SpaceError(f"{what}: {error.strerror}", hint="free some space")
     return StateError(f"{what}: {error.strerror}", hint="check mount, mode and owner")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,10 @@ def test_a_loader_that_cannot_count_gives_one_start(tmp_path: Path) -> None:
     boot.set_next(Slot.B, 5)
     assert boot.state().slots[Slot.B] == "trial(1)"
     assert not boot.state().counts_attempts
+
+
+def test_a_fifo_for_running_hangs_nobody(tmp_path: Path) -> None:
+    """A pipe without a writer where the loader's word should be: device.boot."""
+    os.mkfifo(tmp_path / "running")
+    with pytest.raises(BootError, match="wrong form"):
+        open_boot(str(tmp_path)).current()
