@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sealift.agent.boot.file import open_store
 from sealift.sim.images import HARDWARE_ID, Image
 from sealift.sim.processes import Processes, program, wait_for
-from sealift.sim.stage import Desk, Packed, Server, order
+from sealift.sim.stage import Desk, Packed, Server, send
 
 if TYPE_CHECKING:
     import subprocess
@@ -84,7 +84,7 @@ class Station:
 
     def order(self, packed: Packed) -> str:
         """Order it for the device; the deployment's id."""
-        return order(self.run, self.server, packed.id, DEVICE)
+        return send(self.run, self.server, packed.id, DEVICE)
 
     # ── the device ───────────────────────────────────────────────────────────────
     @property
