@@ -91,6 +91,21 @@ def test_what_the_factory_put_there_is_known_and_not_installed_again(
     )
 
 
+def test_a_factorys_word_that_anybody_can_change_is_not_believed(here: World) -> None:
+    """config-check refuses it; a running agent says so, knows nothing, and updates."""
+    factory(here, "1.0.0", 5, os.urandom(10_000))
+    (here.device.directory / "factory.json").chmod(0o666)
+    checked = here.device.run("config-check")
+    assert checked.returncode == 5
+    assert "[device.trust]" in checked.stderr
+    assert "hint: chmod" in checked.stderr
+    here.publish("1.0.1", 1)
+    here.device.start()
+    here.device.wait(IDLE)
+    assert "code=device.trust" in here.device.log
+    assert here.device.json("status")["components"][0]["installed"]["counter"] == 1
+
+
 def test_a_factorys_word_that_is_not_so_is_not_repeated(here: World) -> None:
     """Other bytes run than the file names: unknown in status and report, and logged."""
     factory(here, "1.0.0", 5, os.urandom(100_000))
