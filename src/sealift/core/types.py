@@ -94,9 +94,9 @@ class Artifact:
 class Container:
     """A payload file that can become an artifact: where it lies and how it is bounded.
 
-    Facts from Director metadata (online keys), so a hostile server may choose them; they
-    bound the transfer and never vouch for the result. ``base_sha256`` is ``None`` for a
-    full container, else the digest of the image a delta starts from.
+    Facts from Director metadata (online keys), so a hostile server may choose them;
+    they bound the transfer and never vouch for the result. ``base_sha256`` is ``None``
+    for a full container, else the digest of the image a delta starts from.
     """
 
     name: str

@@ -183,9 +183,10 @@ class Desk:
     def init(self, online_keys: Path) -> dict[str, Any]:
         """The key ceremony: two of three, every file encrypted."""
         secret_file(self._passphrase)
-        return self._sealift(
+        made: dict[str, Any] = self._sealift(
             "init", self.directory, "--online", online_keys, *self._unlock, "--json"
         )
+        return made
 
     def publish_keys(self, server: Server) -> None:
         """Take both roots and the first targets to a server."""
