@@ -231,6 +231,8 @@ class TlsServer:
 
     def _serve(self, plain: socket.socket) -> None:
         plain.settimeout(10)
+        # Head and body are sent apart: the second must not wait for an ACK of the first.
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError, ValueError), plain:
             conn = self._context.wrap_socket(plain, server_side=True)
             self._open.append(conn)

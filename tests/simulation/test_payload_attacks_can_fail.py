@@ -12,8 +12,7 @@ import pytest
 
 from sealift.agent.machine import Done
 from sealift.agent.slot import WorkFiles
-from sealift.core.container import Segment
-from sealift.core.payload import _decode
+from sealift.core.payload import Frame, _decode
 from sealift.core.types import Instruction
 from sealift.sim.attacks.catalogue import row
 from sealift.sim.attacks.run import attacks, run_row
@@ -35,9 +34,9 @@ def _lax_unpack(packed: bytes, length: int) -> bytes:
         return bytes(length)
 
 
-def _decoded(segment: Segment, frame: bytes) -> bytes:
+def _decoded(frame: Frame) -> bytes:
     """A segment that nobody compares with the signed list."""
-    return _decode(segment, frame)
+    return _decode(frame.segment, frame.raw)
 
 
 def _lax_digest(found: Any, name: str, _size: int) -> bytes:

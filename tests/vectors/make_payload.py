@@ -30,7 +30,7 @@ from sealift.core.container import (
     segment_count,
 )
 from sealift.core.merkle import tree_root
-from sealift.core.payload import open_frame, pack_full
+from sealift.core.payload import check_frame, open_frame, pack_full
 from sealift.core.types import Artifact, Container
 
 SEGMENT = 65_536
@@ -72,7 +72,9 @@ class Case:
             lambda at, n: self.raw[at : at + n], self.artifact, self.container
         )
         return b"".join(
-            open_frame(found, self.raw[found.frame_offset :][: found.frame_length])
+            open_frame(
+                check_frame(found, self.raw[found.frame_offset :][: found.frame_length])
+            )
             for found in head.segments()
         )
 

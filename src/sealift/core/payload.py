@@ -1,9 +1,10 @@
 """The frames of a payload container, both ways; its head is in ``core.container``.
 
-Reading: :func:`open_frame` takes the bytes of one frame and gives the plain bytes of
-one segment, in the only order allowed: bound, digest of the frame, decode, digest of
-the segment (C-08). No decoder sees a byte whose digest was not the signed one, and none
-can be made to produce more than the segment holds (C-15).
+Reading: :func:`check_frame` makes a :class:`Frame` of bytes, and :func:`open_frame` the
+plain bytes of one segment of a frame, so the order is the only one allowed: bound,
+digest of the frame, decode, digest of the segment (C-08). No decoder sees a byte whose
+digest was not the signed one, and none can be made to produce more than the segment
+holds (C-15).
 
 Writing: :func:`pack_full` makes a full container (ZERO and REPLACE) from an image of
 any size in bounded memory. It opens no file, asks no clock and starts no process; the
@@ -58,31 +59,39 @@ _ZEROS: Final = bytes(1 << SEGMENT_LOG2[-1])
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────
-def check_frame(segment: Segment, frame: bytes) -> None:
-    """Return if these are the signed bytes of the frame of ``segment``.
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame whose bytes are the signed ones; :func:`check_frame` makes it."""
+
+    segment: Segment
+    raw: bytes
+
+
+def check_frame(segment: Segment, raw: bytes) -> Frame:
+    """The frame of ``segment``, if these are its signed bytes; empty for ZERO.
 
     Raises:
         LengthError, DigestError: they are not.
     """
-    if len(frame) != segment.frame_length:
+    if len(raw) != segment.frame_length:
         raise LengthError("payload: a frame of wrong length", segment=segment.index)
-    if segment.framed and sha256(frame).digest() != segment.frame_sha256:
+    if segment.framed and sha256(raw).digest() != segment.frame_sha256:
         raise DigestError(
             "payload: a frame is not the signed one", segment=segment.index
         )
+    return Frame(segment, raw)
 
 
-def open_frame(segment: Segment, frame: bytes) -> bytes:
-    """The plain bytes of ``segment`` out of its frame; empty frame for ZERO.
+def open_frame(frame: Frame) -> bytes:
+    """The plain bytes of the segment that this frame stands for.
 
     Raises:
-        LengthError: the frame has not the length its entry says.
-        DigestError: the frame, or what it decodes to, is not the signed one.
+        DigestError: what it decodes to is not the signed segment.
         PatchError: it does not decode into exactly the segment, or needs a base.
         LimitError: it would decode into more than the segment.
     """
-    check_frame(segment, frame)
-    plain = _decode(segment, frame)
+    segment = frame.segment
+    plain = _decode(segment, frame.raw)
     if sha256(plain).digest() != segment.sha256:
         raise DigestError(
             "payload: a segment is not the signed one", segment=segment.index

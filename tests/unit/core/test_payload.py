@@ -23,7 +23,13 @@ from sealift.core.errors import (
     PatchError,
     SealiftError,
 )
-from sealift.core.payload import make_segment, open_frame, pack_full, unpack
+from sealift.core.payload import (
+    check_frame,
+    make_segment,
+    open_frame,
+    pack_full,
+    unpack,
+)
 from tests.vectors.make_payload import Case, lzma_raw, noise, pack, text
 
 SEGMENT = 65_536
@@ -148,9 +154,9 @@ def test_a_frame_with_a_wrong_digest_never_reaches_the_decoder() -> None:
     good = segment_for(lzma_raw(text(SEGMENT)), text(SEGMENT))
     garbage = noise(good.frame_length)
     with pytest.raises(DigestError):
-        open_frame(good, garbage)
+        open_frame(check_frame(good, garbage))
     with pytest.raises(PatchError):
-        open_frame(segment_for(garbage, text(SEGMENT)), garbage)
+        open_frame(check_frame(segment_for(garbage, text(SEGMENT)), garbage))
 
 
 def test_a_frame_of_another_length_is_refused() -> None:
@@ -159,15 +165,15 @@ def test_a_frame_of_another_length_is_refused() -> None:
     good = segment_for(frame, text(SEGMENT))
     for bad in (frame[:-1], frame + b"\0", b""):
         with pytest.raises(LengthError):
-            open_frame(good, bad)
+            open_frame(check_frame(good, bad))
 
 
 def test_zeros_need_no_frame_and_must_be_signed_as_zeros() -> None:
     """A ZERO segment is verified like any other."""
     zeros = Segment(0, 0, 100, sha256(bytes(100)).digest(), Op.ZERO)
-    assert open_frame(zeros, b"") == bytes(100)
+    assert open_frame(check_frame(zeros, b"")) == bytes(100)
     with pytest.raises(DigestError):
-        open_frame(replace(zeros, sha256=bytes(32)), b"")
+        open_frame(check_frame(replace(zeros, sha256=bytes(32)), b""))
 
 
 @pytest.mark.parametrize("op", [Op.COPY, Op.DELTA])
@@ -175,7 +181,7 @@ def test_a_segment_from_a_base_is_refused_with_a_way_out(op: Op) -> None:
     """Until deltas are decoded, the refusal says what to do instead."""
     frame = b"" if op is Op.COPY else b"frame"
     with pytest.raises(PatchError) as caught:
-        open_frame(segment_for(frame, text(100), op), frame)
+        open_frame(check_frame(segment_for(frame, text(100), op), frame))
     assert caught.value.hint
 
 

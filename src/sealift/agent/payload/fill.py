@@ -12,13 +12,14 @@ from sealift.agent.payload.source import Source
 from sealift.agent.payload.workers import Workers
 from sealift.agent.ports import Progress
 from sealift.core.container import check_bounds, open_head
-from sealift.core.errors import DigestError, SealiftError, SpaceError
-from sealift.core.payload import open_frame
+from sealift.core.errors import DigestError, SealiftError, SlotTooSmallError
+from sealift.core.payload import check_frame, open_frame
 
 if TYPE_CHECKING:
     from sealift.agent.payload.plan import Plan
     from sealift.agent.ports import SlotDevice, Transport, Workspace
     from sealift.core.container import Head, Segment
+    from sealift.core.payload import Frame
     from sealift.core.types import Instruction
 
 HEAD_FILE: Final = "payload.head"
@@ -55,7 +56,7 @@ class PayloadFill:
         """Have every segment of the image in ``into``, verified and flushed.
 
         Raises:
-            SpaceError: the slot is smaller than the image. SlotError: from the slot.
+            SlotTooSmallError: as it says. SlotError: from the slot.
             DigestError, LengthError, ContainerError, PatchError, LimitError: the bytes
             are not the signed ones, twice in a row where that may be the network's
             fault. UnsafeNameError: the container's name.
@@ -68,7 +69,7 @@ class PayloadFill:
         artifact, container = self._order.artifact, self._order.full
         check_bounds(artifact, container)
         if into.size < artifact.length:
-            raise SpaceError("the slot is smaller than the image", size=into.size)
+            raise SlotTooSmallError("the slot is smaller than the image", size=into.size)
         with (
             closing(Budget(self._work, self._order, self._bytes_max)) as budget,
             closing(Source(self._transport, container, budget)) as source,
@@ -100,16 +101,16 @@ class PayloadFill:
         for segment in plan.wrong():
             if segment.framed:
                 line.make_room(segment.frame_length)
-                line.add(segment, _fetched(source, segment, line))
+                line.add(_fetched(source, segment, line))
             else:
-                into.write(segment.offset, open_frame(segment, b""))
+                into.write(segment.offset, open_frame(check_frame(segment, b"")))
             done += segment.length
             self._progress.report("install", done, plan.length)
         line.drain()
         into.flush()
 
 
-def _fetched(source: Source, segment: Segment, line: Line) -> bytes:
+def _fetched(source: Source, segment: Segment, line: Line) -> Frame:
     """The frame; if there is none, what came before is written first."""
     try:
         return source.frame(segment)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sealift.agent.payload.workers import Task, Workers
     from sealift.agent.ports import SlotDevice
     from sealift.core.container import Segment
+    from sealift.core.payload import Frame
 
 _IN_FLIGHT: Final = 4
 """Segments between socket and medium at most, for the sake of memory."""
@@ -34,9 +35,9 @@ class Line:
         ):
             self._settle()
 
-    def add(self, segment: Segment, frame: bytes) -> None:
+    def add(self, frame: Frame) -> None:
         """Take in one more."""
-        task = self._workers.start(partial(open_frame, segment, frame))
+        segment, task = frame.segment, self._workers.start(partial(open_frame, frame))
         self._tasks.append((segment, task))
         self._bytes += segment.frame_length
 

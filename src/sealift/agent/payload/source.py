@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sealift.agent.payload.plan import Plan
     from sealift.agent.ports import SlotDevice, Transport
     from sealift.core.container import Segment
+    from sealift.core.payload import Frame
     from sealift.core.types import Container
 
 _PIECE: Final = 64 * 1024
@@ -62,7 +63,7 @@ class Source:
         self.close()
         file.flush()
 
-    def frame(self, segment: Segment) -> bytes:
+    def frame(self, segment: Segment) -> Frame:
         """The verified frame of a segment.
 
         A frame that is not the signed one is fetched once more (A-19). A connection
@@ -71,8 +72,7 @@ class Source:
         wrong = False
         while True:
             try:
-                found = self._fetch(segment)
-                check_frame(segment, found)
+                found = check_frame(segment, self._fetch(segment))
             except DigestError:
                 self.close()
                 if wrong:
