@@ -191,13 +191,18 @@ class Duties:
         probe = part.installer.probe()
         if probe.running is not state.attempt.slot or probe.boot_id != state.boot_id:
             return self._booted(part)
-        if self._helpers.clock.monotonic() - state.since > part.trial_seconds:
+        if self._is_late(part, state):
             return Failed(BootError.code, "the trial's deadline passed")
         results = part.health.check(state.attempt.order)
         if sick := [result for result in results if not result.ok]:
             detail = "; ".join(f"{it.name}: {it.detail}" for it in sick)
             return Failed(BootError.code, f"health check failed: {detail}")
+        if self._is_late(part, state):  # good news that came too late is none
+            return Failed(BootError.code, "health was shown after the trial's deadline")
         return Done()
+
+    def _is_late(self, part: Component, state: Trial) -> bool:
+        return self._helpers.clock.monotonic() - state.since > part.trial_seconds
 
     def _confirm(self, part: Component, attempt: Attempt) -> Found:
         """Ask first which slot runs: the bold row of the table."""

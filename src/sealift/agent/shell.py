@@ -55,6 +55,8 @@ from sealift.core.errors import (
     NotFoundError,
     PolicyError,
     SealiftError,
+    SlotTooSmallError,
+    SpaceError,
     TransportError,
 )
 
@@ -312,9 +314,7 @@ class Shell:
     def _hindrance(self, ecu_id: str, error: SealiftError) -> Found:
         state = self._states[ecu_id]
         self._outside.notice(ecu_id, error)
-        if isinstance(state, Staging) and isinstance(
-            error, TransportError | PolicyError
-        ):
+        if isinstance(state, Staging) and _passes(error):
             return NotYet(self._back_off(ecu_id))
         if isinstance(state, Staging) and isinstance(error, NotFoundError):
             return Gone(error.code, error.message)
@@ -381,6 +381,13 @@ _ALL: tuple[type[Active], ...] = (Staging, Staged, *_COMMITTED)
 
 def _restarts(state: State) -> bool:
     return isinstance(state, Rebooting | Reverting)
+
+
+def _passes(error: SealiftError) -> bool:
+    """Whether the same image may be staged later: network, budget, a full disk."""
+    if isinstance(error, SlotTooSmallError):
+        return False
+    return isinstance(error, TransportError | PolicyError | SpaceError)
 
 
 def _unexpected(error: Exception) -> SealiftError:

@@ -246,9 +246,13 @@ class SlotError(DeviceError):
 
 
 class SpaceError(DeviceError):
-    """No room: slot, disk or inodes."""
+    """No room: slot, disk or inodes. Room may come, so trying again later is right."""
 
     code = "device.space"
+
+
+class SlotTooSmallError(SpaceError):
+    """The image is larger than the slot: no waiting will help."""
 
 
 class BootError(DeviceError):

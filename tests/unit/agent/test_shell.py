@@ -37,6 +37,7 @@ from sealift.core.errors import (
     RevokedError,
     SealiftError,
     SlotError,
+    SlotTooSmallError,
     SpaceError,
     StateError,
 )
@@ -117,6 +118,7 @@ class Rig:
         self.reports: list[AttemptResult] = []
         self.notices: list[str] = []
         self.healthy = True
+        self.check_seconds = 0.0
         self.slow_restart = False
         self.events: list[str] = []
         self.device._start()
@@ -184,6 +186,7 @@ class Rig:
 
     def check(self, order: Instruction) -> Sequence[CheckResult]:
         self.fails("health")
+        self.clock.sleep(self.check_seconds)
         return [CheckResult("web", self.healthy, "port 80 is silent")]
 
     @property
@@ -319,7 +322,10 @@ def test_a_poll_that_fails_is_a_notice(rig: Rig) -> None:
         rig.shell.once()
 
 
-@pytest.mark.parametrize("error", [FailedTransferError("cut"), RevokedError("no")])
+@pytest.mark.parametrize(
+    "error",
+    [FailedTransferError("cut"), RevokedError("no"), SpaceError("the disk is full")],
+)
 def test_a_transfer_that_stops_goes_on_later(rig: Rig, error: SealiftError) -> None:
     """Staging stays; the pauses double up to their limit; no attempt is used up."""
     rig.errors["fill"] = error
@@ -338,7 +344,7 @@ def test_a_transfer_that_stops_goes_on_later(rig: Rig, error: SealiftError) -> N
     ("error", "code"),
     [
         (DigestError("a lie"), "payload.digest"),
-        (SpaceError("full"), "device.space"),
+        (SlotTooSmallError("full"), "device.space"),
         (ZeroDivisionError("a bug"), "error"),
     ],
 )
@@ -552,6 +558,17 @@ def test_the_trials_deadline_outlives_the_process(rig: Rig) -> None:
     rig.clock.sleep(601.0)
     with pytest.raises(Restarted):
         rig.boot().once()
+    state = rig.state
+    assert isinstance(state, Reverting)
+    assert "deadline" in state.result.detail
+
+
+def test_health_shown_after_the_deadline_is_none(rig: Rig) -> None:
+    """Checks that take longer than the trial may do not confirm, though they pass."""
+    rig.until_trial()
+    rig.check_seconds = 601.0
+    with pytest.raises(Restarted):
+        rig.shell.once()
     state = rig.state
     assert isinstance(state, Reverting)
     assert "deadline" in state.result.detail

@@ -12,7 +12,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from sealift.agent.ports import Armed, Feature, Probe, Running
-from sealift.core.errors import BootError, SlotError, SpaceError
+from sealift.core.errors import BootError, SlotError, SlotTooSmallError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,14 +52,14 @@ class AbInstaller:
         """Have the ordered image in ``slot``, verified and re-read.
 
         Raises:
-            SlotError: ``slot`` runs now, or reads back differently. SpaceError: too
-            small; nothing was erased. BootError: this boot is a trial, so the
+            SlotError: ``slot`` runs now, or reads back differently. SlotTooSmallError:
+            as it says; nothing was erased. BootError: this boot is a trial, so the
             other slot is its way home. PayloadError, TransportError: from ``fill``.
         """
         home = self._refuse_running(slot)
         with self._open(slot, writable=True) as into:
             if into.size < order.artifact.length:
-                raise SpaceError(
+                raise SlotTooSmallError(
                     f"slot {slot} holds {into.size} bytes, "
                     f"the image has {order.artifact.length}",
                     hint="nothing was erased; the release does not fit this device",
