@@ -107,10 +107,10 @@ def _answer(extra: str, code: str) -> Any:
 
 NEEDS = [
     # extra, packages of ours that must import with it, distributions that must not
-    ("", ["core", "agent"], ["typer", "httpx2", "tuf", "starlette", "sqlalchemy"]),
-    ("client", ["client"], ["tuf", "securesystemslib", "starlette", "sqlalchemy"]),
-    ("sign", ["repo", "sign"], ["httpx2", "starlette", "uvicorn", "sqlalchemy"]),
-    ("cli", ["client", "sign"], ["starlette", "uvicorn", "sqlalchemy"]),
+    ("", ["core", "agent"], ["typer", "httpx2", "tuf", "starlette", "msgspec"]),
+    ("client", ["client"], ["tuf", "securesystemslib", "starlette", "msgspec"]),
+    ("sign", ["repo", "sign"], ["httpx2", "starlette", "uvicorn", "msgspec"]),
+    ("cli", ["client", "sign"], ["starlette", "uvicorn", "msgspec"]),
     ("server", ["repo", "server"], ["httpx2"]),
     ("pkcs11", ["agent"], ["typer", "tuf", "starlette"]),
     ("sim", ["agent", "client", "repo", "server", "sign", "sim"], ["pkcs11"]),

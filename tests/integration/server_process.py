@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
@@ -32,12 +32,12 @@ PROGRAM = [
 
 
 def sealift(
-    *arguments: str | Path, **options: object
+    *arguments: str | Path, before: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
-    command = [*PROGRAM, *map(str, arguments)]
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
-        command, capture_output=True, text=True, timeout=60, check=False, **options
+    """Run one command to its end, ``before`` being what runs the program."""
+    command = [*before, *PROGRAM, *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -201,6 +201,9 @@ def wait_for(path: Path, seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def as_nobody() -> dict[str, object]:
-    """Options for a process without root's power over modes."""
-    return {"user": 65534, "group": 65534} if os.geteuid() == 0 else {}
+def without_roots_power() -> list[str]:
+    """What runs a program so that modes of files hold for root as well."""
+    if os.geteuid() != 0:
+        return []
+    drop = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}"]

@@ -22,10 +22,10 @@ from sealift.server.app import SystemClock
 from tests.integration.server_process import (
     Caller,
     RunningServer,
-    as_nobody,
     code_of,
     made,
     sealift,
+    without_roots_power,
 )
 from tests.unit.server.test_reports import Voice
 from tests.unit.server.world import START, TestDevice, container
@@ -607,18 +607,13 @@ def test_F13_bad_directory_does_not_start(
 
 def test_read_only_directory(template: Path, tmp_path: Path) -> None:
     """Where nothing can be written the server does not start."""
-    import os
     import shutil
 
     directory = tmp_path / "srv"
     shutil.copytree(template, directory)
-    if os.geteuid() == 0:
-        for path in (tmp_path.parents[1], tmp_path.parent, tmp_path):
-            path.chmod(0o755)
-        for path in (directory, *directory.rglob("*")):
-            os.chown(path, 65534, 65534)
     directory.chmod(0o500)
-    done = sealift("server", "run", directory, "--json", **as_nobody())
+    before = without_roots_power()
+    done = sealift("server", "run", directory, "--json", before=before)
     directory.chmod(0o700)
     assert done.returncode == 2, done.stderr
     assert json.loads(done.stdout)["error"]["code"] == "config.invalid"
