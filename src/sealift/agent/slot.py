@@ -98,9 +98,10 @@ class OpenFile:
             os.fdatasync(self._descriptor())
 
     def drop_cache(self) -> None:
-        """Ask that the next reads come from the medium; flush first."""
+        """Ask that the next reads come from the medium, in order; flush first."""
         with self._translated("drop the cache of", 0):
             os.posix_fadvise(self._descriptor(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self._descriptor(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
     def close(self) -> None:
         """Release the descriptor and with it the lock; again is harmless."""
