@@ -477,6 +477,5 @@ def require_path(path: str, limits: Limits, *, own: bool) -> str:
     return path
 
 
-_SAFE_PATH = re.compile(
-    r"(?!\.{1,2}(?:/|$))[^/\x00-\x1f\x7f]+(?:/(?!\.{1,2}(?:/|$))[^/\x00-\x1f\x7f]+)*"
-)
+_SEGMENT = r"(?!\.{1,2}(?:/|$))[^/\x00-\x1f\x7f-\x9f]+"
+_SAFE_PATH = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")

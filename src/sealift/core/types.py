@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sealift.core.errors import MalformedError
+from sealift.core.fields import count, digest, member, text, texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SEGMENT_SIZE = 1 << 20
 """Bytes of one payload segment as writers make it (payload format, section 3)."""
+
+
+NAME_LIMIT = 1024
+"""Characters of the longest name; metadata admits none longer."""
+
+HARDWARE_IDS_LIMIT = 256
 
 
 class Slot(StrEnum):
@@ -70,23 +76,20 @@ class Artifact:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            MalformedError: a member is missing or of a wrong type.
+            FormatError: a member is missing, of a wrong type or out of range.
         """
-        ids = found.get("hardware_ids")
-        if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
-            raise MalformedError("artifact: hardware_ids is not a list of texts")
         return cls(
-            name=_text(found, "name"),
-            length=_count(found, "length"),
-            sha256=_digest(found, "sha256", 32),
+            name=text(found, "name", NAME_LIMIT),
+            length=count(found, "length"),
+            sha256=digest(found, "sha256", 32),
             sha512=(
-                None if found.get("sha512") is None else _digest(found, "sha512", 64)
+                None if found.get("sha512") is None else digest(found, "sha512", 64)
             ),
-            segment_size=_count(found, "segment_size"),
-            segment_root=_digest(found, "segment_root", 32),
-            hardware_ids=tuple(str(i) for i in ids),
-            release_counter=_count(found, "release_counter"),
-            version=_text(found, "version"),
+            segment_size=count(found, "segment_size"),
+            segment_root=digest(found, "segment_root", 32),
+            hardware_ids=texts(found, "hardware_ids", HARDWARE_IDS_LIMIT, NAME_LIMIT),
+            release_counter=count(found, "release_counter"),
+            version=text(found, "version", NAME_LIMIT),
         )
 
 
@@ -126,17 +129,17 @@ class Container:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            MalformedError: a member is missing or of a wrong type.
+            FormatError: a member is missing, of a wrong type or out of range.
         """
         delta = "base_sha256" in found
         return cls(
-            name=_text(found, "name"),
-            length=_count(found, "length"),
-            sha256=_digest(found, "sha256", 32),
-            head_length=_count(found, "head_length"),
-            head_sha256=_digest(found, "head_sha256", 32),
-            base_length=_count(found, "base_length") if delta else 0,
-            base_sha256=_digest(found, "base_sha256", 32) if delta else None,
+            name=text(found, "name", NAME_LIMIT),
+            length=count(found, "length"),
+            sha256=digest(found, "sha256", 32),
+            head_length=count(found, "head_length"),
+            head_sha256=digest(found, "head_sha256", 32),
+            base_length=count(found, "base_length") if delta else 0,
+            base_sha256=digest(found, "base_sha256", 32) if delta else None,
         )
 
 
@@ -179,7 +182,7 @@ class Instruction:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            MalformedError: a member is missing or of a wrong type.
+            FormatError: a member is missing, of a wrong type or out of range.
         """
         delta, limit, label = (
             found.get("delta"),
@@ -187,47 +190,15 @@ class Instruction:
             found.get("deployment"),
         )
         return cls(
-            ecu_id=_text(found, "ecu_id"),
-            hardware_id=_text(found, "hardware_id"),
-            artifact=Artifact.from_json(_object(found, "artifact")),
-            full=Container.from_json(_object(found, "full")),
+            ecu_id=text(found, "ecu_id", NAME_LIMIT),
+            hardware_id=text(found, "hardware_id", NAME_LIMIT),
+            artifact=Artifact.from_json(member(found, "artifact")),
+            full=Container.from_json(member(found, "full")),
             delta=None
             if delta is None
-            else Container.from_json(_object(found, "delta")),
-            bytes_max=None if limit is None else _count(found, "bytes_max"),
-            director_version=_count(found, "director_version"),
-            targets_sha256=_digest(found, "targets_sha256", 32),
-            deployment=None if label is None else _text(found, "deployment"),
+            else Container.from_json(member(found, "delta")),
+            bytes_max=None if limit is None else count(found, "bytes_max"),
+            director_version=count(found, "director_version"),
+            targets_sha256=digest(found, "targets_sha256", 32),
+            deployment=None if label is None else text(found, "deployment", NAME_LIMIT),
         )
-
-
-def _text(found: Mapping[str, object], name: str) -> str:
-    value = found.get(name)
-    if not isinstance(value, str):
-        raise MalformedError(f"{name} is not a text", member=name)
-    return value
-
-
-def _count(found: Mapping[str, object], name: str) -> int:
-    value = found.get(name)
-    if type(value) is not int or value < 0:
-        raise MalformedError(f"{name} is not a count", member=name)
-    return value
-
-
-def _digest(found: Mapping[str, object], name: str, size: int) -> bytes:
-    value = found.get(name)
-    if (
-        not isinstance(value, str)
-        or len(value) != 2 * size
-        or not set(value) <= set("0123456789abcdef")
-    ):
-        raise MalformedError(f"{name} is not {size} bytes in lower hex", member=name)
-    return bytes.fromhex(value)
-
-
-def _object(found: Mapping[str, object], name: str) -> Mapping[str, object]:
-    value = found.get(name)
-    if not isinstance(value, dict):
-        raise MalformedError(f"{name} is not an object", member=name)
-    return value

@@ -548,6 +548,7 @@ def test_a_foreign_custom_member_is_not_read(bodies: dict[str, Body]) -> None:
         "a/..",
         "a\nb",
         "a\x7f",
+        "a\x85b",
     ],
 )
 def test_A26_our_target_paths_are_plain_relative_paths(path: str) -> None:
