@@ -38,7 +38,7 @@ from sealift.agent.machine import (
     name,
 )
 from sealift.agent.record import LostError
-from sealift.core.errors import MalformedError
+from sealift.core.errors import FormatError, MalformedError
 from sealift.core.types import Artifact, Instruction, Slot
 from sealift.core.version import counter_floor
 
@@ -178,7 +178,7 @@ def _decode(raw: bytes) -> dict[str, State]:
             )
         components = _object(found.get("components"))
         return {ecu: state_from_json(_object(it)) for ecu, it in components.items()}
-    except (ValueError, RecursionError, MalformedError) as error:
+    except (ValueError, RecursionError, FormatError) as error:
         raise LostError(f"the journal makes no sense: {error}") from error
 
 
@@ -188,7 +188,7 @@ def _floors(raw: bytes | None) -> dict[str, int]:
     try:
         floors = _object(_object(json.loads(raw)).get("floors"))
         return {ecu: _count(floors, ecu) for ecu in floors}
-    except (ValueError, RecursionError, MalformedError) as error:
+    except (ValueError, RecursionError, FormatError) as error:
         raise LostError(f"the counter floors make no sense: {error}") from error
 
 

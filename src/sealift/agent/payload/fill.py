@@ -69,7 +69,9 @@ class PayloadFill:
         artifact, container = self._order.artifact, self._order.full
         check_bounds(artifact, container)
         if into.size < artifact.length:
-            raise SlotTooSmallError("the slot is smaller than the image", size=into.size)
+            raise SlotTooSmallError(
+                "the slot is smaller than the image", size=into.size
+            )
         with (
             closing(Budget(self._work, self._order, self._bytes_max)) as budget,
             closing(Source(self._transport, container, budget)) as source,
