@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 from collections.abc import Generator
 from typing import Any
@@ -19,6 +20,11 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("sealift")
+
+# A shell starts what runs in the background deaf to Ctrl-C, and that is inherited: the
+# programs that tests interrupt would not hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 

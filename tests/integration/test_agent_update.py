@@ -198,6 +198,7 @@ def test_trial_is_confirmed_without_any_network(here: World) -> None:
     here.server.down = True
     here.device.wait(IDLE)
     assert here.device.confirmed is Slot.B
+    here.device.wait("report code=transport.failed")
     here.server.down = False
     wait_for(lambda: here.device.json("status")["reports"]["waiting"] == 0, "reports")
 

@@ -94,6 +94,7 @@ class Cycle:
         self._has = parts
         self.error: SealiftError | None = None
         self._untold = False
+        self._undelivered: SealiftError | None = None
         self._remarks: tuple[str, ...] = ()
         self._poll_seconds: int | None = None
         part = replace(parts.component, restart=self._report_and_restart)
@@ -216,6 +217,7 @@ class Cycle:
     def _deliver(self) -> None:
         done = self._has.outbox.deliver(self._has.way)
         self._poll_seconds = done.poll_seconds or self._poll_seconds
+        self._undelivered = done.error
         for code in done.refused:
             log.write("error", "report", code=code, message="a report was given up")
         if done.error is not None:
@@ -230,12 +232,13 @@ class Cycle:
         return any(not isinstance(s, Idle) for s in self._shell.states.values())
 
     def _summary(self, rest: float | None) -> Summary:
-        error = self.error
+        error = self.error or self._undelivered
         return {
             "error": error.code if error else None,
             "retry_after": error.fields.get("retry_after") if error else None,
             "rest": rest,
             "poll_seconds": self._poll_seconds,
+            "waiting": self._has.outbox.waiting,
             "settled": {
                 ecu: [digest.hex() for digest in digests]
                 for ecu, digests in settled(self._shell.states).items()

@@ -2,8 +2,9 @@
 
 It never loads ``cryptography``. A full check runs in a child (see ``child``): at the
 start, where it resumes whatever a cut left in the journal before any network; on news,
-which is the verifier's cheap question; when a component said it would be ready; after a
-child was killed; and at least once a day.
+which is the verifier's cheap question; when the server answers again and reports wait
+for it; when a component said it would be ready; after a child was killed; and at least
+once a day.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Daemon:
         self._asked: float | None = None
         self._settled: Settled = {}
         self._rest: float | None = None
+        self._owes_reports = False
         self._checked_at = float("-inf")
 
     def run(self) -> int:
@@ -124,6 +126,7 @@ class Daemon:
     def _learn(self, told: Mapping[str, object]) -> None:
         self._rest = _number(told.get("rest"))
         self._asked = _number(told.get("retry_after"))
+        self._owes_reports = bool(told.get("waiting"))
         self._dictated = _number(told.get("poll_seconds")) or self._dictated
         settled = told.get("settled")
         if isinstance(settled, dict):
@@ -148,9 +151,10 @@ class Daemon:
         self._facts.last_poll = self._clock.now().timestamp()
         self._dictated = found.poll_seconds or self._dictated
         log.info("poll", news=found.news, interval=self._interval())
-        if not found.news:
-            self._failures, self._asked, self._facts.last_error = 0, None, None
-        return found.news
+        if found.news or self._owes_reports:
+            return True
+        self._failures, self._asked, self._facts.last_error = 0, None, None
+        return False
 
     def _overdue(self) -> bool:
         """A killed child left a journal to resume, network or not; a wait is over."""

@@ -121,6 +121,16 @@ def test_news_wakes_the_verifier_once(world: World) -> None:
     assert len(world.checks) == 2
 
 
+def test_reports_that_wait_are_taken_to_a_server_that_is_back(world: World) -> None:
+    """M12: what an outage held up goes out with the next answer, not with the next news."""
+    world.down = True
+    world.ends = [Ended(0, {"error": "transport.failed", "waiting": 2})]
+    world.events[3] = lambda: setattr(world, "down", False)
+    world.run(5)
+    assert world.checks == [0.0, sum(world.waits[:3])]
+    assert [len(world.asked), world.waits[-1]] == [4, 900]
+
+
 def test_refused_news_is_examined_ever_more_rarely(world: World) -> None:
     """A server that goes on lying costs one check per interval, no more."""
     world.news = True

@@ -120,7 +120,7 @@ def remove(path: Path) -> None:
 
 
 def empty(path: Path) -> None:
-    path.write_bytes(b"")
+    replaced(path, b"")
 
 
 def open_to_all(path: Path) -> None:
@@ -143,7 +143,14 @@ def fifo(path: Path) -> None:
 
 
 def endless(path: Path) -> None:
-    path.write_bytes(bytes(300_000))
+    replaced(path, bytes(300_000))
+
+
+def replaced(path: Path, data: bytes) -> None:
+    """Other bytes under the same name and mode; the file itself is read-only."""
+    path.unlink()
+    path.write_bytes(data)
+    path.chmod(0o444)
 
 
 def swappable(path: Path) -> None:
