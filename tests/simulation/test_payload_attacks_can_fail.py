@@ -92,7 +92,7 @@ MUTANTS: list[Mutant] = [
     ("agent.payload.line", "open_frame", _decoded, ("C-14",)),
     ("core.payload", "unpack", _lax_unpack, ("C-14", "C-15")),
     ("agent.payload.source", "_path", _any_name, ("C-07",)),
-    ("core.types", "_digest", _lax_digest, ("C-12",)),
+    ("core.types", "digest", _lax_digest, ("C-12",)),
     ("agent.shell", "wants", _short, ("C-13",)),
     ("agent.install.ab.AbInstaller", "_reread", _nothing, ("D-01",)),
     ("agent.journal.Floors", "floor", _no_floor, ("D-04",)),
