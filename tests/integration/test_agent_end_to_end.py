@@ -75,5 +75,6 @@ def test_the_whole_way_of_updates(station: Station) -> None:
     ended(station, deployment, "succeeded")
     verdicts = [entry["verdict"] for entry in station.tell("history")]
     assert verdicts == ["succeeded", "rolled_back", "succeeded"]
-    assert station.tell("status")["reports"]["waiting"] == 0
+    # The server has it before the device knows that it has it.
+    wait_for(lambda: station.tell("status")["reports"]["waiting"] == 0, "reports")
     assert "Traceback" not in station.log
