@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test lint bench lock clean
+.PHONY: help bootstrap native demo test lint bench fuzz lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -13,17 +13,23 @@ help: ## this list
 bootstrap: ## make or refresh .venv
 	@$(PYTHON) -B -m tools.bootstrap
 
+native: bootstrap
+	@$(PYTHON) -B -m tools.bootstrap --native
+
 demo: bootstrap ## real images, signed, served, installed, attacked: under 3 minutes
 	@$(BIN)/sealift demo $(ARGS)
 
-test: bootstrap ## every test and gate, as in CI
+test: native ## every test and gate, as in CI
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: bootstrap ## only the gates: ruff, mypy, import contracts, house rules
 	@$(BIN)/python -m pytest tests/test_house.py $(ARGS)
 
-bench: bootstrap ## every benchmark, beside its peers
+bench: native ## every benchmark, beside its peers
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+fuzz: native ## the fuzzers, one after the other; ARGS="--seconds 600"
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 lock: bootstrap ## resolve anew: uv.lock and requirements.lock
 	@$(BIN)/python -m tools.lock $(ARGS)

@@ -1,6 +1,10 @@
 """Make .venv: the locked dependencies, by hash, and Sealift itself, editable.
 
-    python3 -m tools.bootstrap
+    python3 -m tools.bootstrap [--native]
+
+With --native, what tests, fuzzing and benchmarks need comes on top (native.lock); some
+of it is compiled here. Without a C compiler it is left out, and the tests that need it
+say so.
 
 Runs on a bare Debian 12 `python3`, as root or not, with the standard library
 only. Debian's python3 has neither pip nor ensurepip; where they are missing, pip
@@ -32,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin/python"
 STAMP = VENV / "sealift.stamp"
+NATIVE_STAMP = VENV / "native.stamp"
 OLDEST = (3, 11)
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -175,7 +180,23 @@ def install() -> None:
     run([*pip, *alone, "--editable", ROOT], "pip install --editable .")
 
 
-def bootstrap() -> None:
+def install_native() -> None:
+    """What may need a compiler; its absence is told, and costs only the tests of it."""
+    wanted = hashlib.sha256((ROOT / "native.lock").read_bytes()).hexdigest()
+    if NATIVE_STAMP.exists() and NATIVE_STAMP.read_text() == wanted:
+        return
+    pip: Command = [PYTHON, "-m", "pip", "install", *certificates(), "--require-hashes"]
+    say("installing native.lock for tests, fuzzing and benchmarks, checked by hash")
+    try:
+        # Built with the setuptools of requirements.lock: nothing unpinned runs.
+        run([*pip, "--no-build-isolation", "-r", ROOT / "native.lock"], "pip install")
+    except BootstrapError as error:
+        say(f"{error}\nGoing on without it; on Debian: apt install gcc python3-dev")
+        return
+    NATIVE_STAMP.write_text(wanted)
+
+
+def bootstrap(*, native: bool = False) -> None:
     """Bring .venv up to date.
 
     Raises:
@@ -188,25 +209,26 @@ def bootstrap() -> None:
             f"{sys.version.split()[0]} ({sys.executable}); name another one with "
             "`make PYTHON=/path/to/python3`"
         )
-    if up_to_date():
-        return
     began = time.monotonic()
     VENV.mkdir(exist_ok=True)
     with (VENV / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if up_to_date():
-            return
-        STAMP.unlink(missing_ok=True)
-        make_venv()
-        install()
-        STAMP.write_text(fingerprint())
-    say(f"ready in {time.monotonic() - began:.0f} s: .venv/bin/sealift")
+        fresh = not up_to_date()
+        if fresh:
+            STAMP.unlink(missing_ok=True)
+            make_venv()
+            install()
+            STAMP.write_text(fingerprint())
+        if native:
+            install_native()
+    if fresh:
+        say(f"ready in {time.monotonic() - began:.0f} s: .venv/bin/sealift")
 
 
 def main() -> None:
     """The command line."""
     try:
-        bootstrap()
+        bootstrap(native="--native" in sys.argv[1:])
     except BootstrapError as error:
         sys.exit(f"bootstrap: {error}")
     except OSError as error:

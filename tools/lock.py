@@ -1,10 +1,11 @@
-"""Write uv.lock and requirements.lock from pyproject.toml, both without addresses.
+"""Write uv.lock and what pip installs from it out of pyproject.toml, without addresses.
 
 uv records where it found each file. Where a mirror stands is the business of
 whoever installs, and a hash says what a file is wherever it comes from; so the
 addresses go, and names, versions, sizes and hashes stay. uv itself still reads
 the result: `uv lock --check`, `uv tree --frozen` and `uv export --frozen` work.
-requirements.lock is that export, for pip; tools/bootstrap.py installs it.
+requirements.lock is that export, for pip; tools/bootstrap.py installs it. What only
+tests, fuzzing and benchmarks need, and may have to be compiled, is in native.lock.
 
 Run it in the project's environment: `make lock`, or with arguments for
 `uv lock`: `make lock ARGS="--upgrade-package tuf"`.
@@ -51,7 +52,7 @@ def find_uv() -> list[str]:
     return [sys.executable, "-m", "uv"]
 
 
-def resolve(uv: list[str], desk: Path, arguments: list[str]) -> tuple[str, str]:
+def resolve(uv: list[str], desk: Path, arguments: list[str]) -> dict[str, str]:
     """Resolve in a copy, so that a failure leaves the project as it was."""
     for name in ("pyproject.toml", "uv.lock", "README.md", "LICENSE"):
         if (ROOT / name).exists():
@@ -59,11 +60,24 @@ def resolve(uv: list[str], desk: Path, arguments: list[str]) -> tuple[str, str]:
     subprocess.run([*uv, "lock", *arguments], cwd=desk, check=True)
     lock = desk / "uv.lock"
     lock.write_text(without_addresses(lock.read_text("utf-8")), "utf-8")
-    flags = "--quiet --frozen --all-extras --all-groups --no-emit-project"
+    return {
+        lock.name: lock.read_text("utf-8"),
+        "requirements.lock": export(
+            uv,
+            desk,
+            "--all-extras --no-extra mcu --all-groups --no-group native",
+        ),
+        "native.lock": export(uv, desk, "--only-group native"),
+    }
+
+
+def export(uv: list[str], desk: Path, parts: str) -> str:
+    """Those parts of the lock as pip reads them: pins and hashes."""
+    flags = f"--quiet --frozen --no-emit-project {parts}"
     layout = "--no-header --no-annotate --format requirements.txt"
-    export = [*uv, "export", *flags.split(), *layout.split()]
-    done = subprocess.run(export, cwd=desk, check=True, capture_output=True, text=True)
-    return lock.read_text("utf-8"), HEADER + done.stdout
+    command = [*uv, "export", *flags.split(), *layout.split()]
+    done = subprocess.run(command, cwd=desk, check=True, capture_output=True, text=True)
+    return HEADER + done.stdout
 
 
 def keep(path: Path, text: str) -> None:
@@ -76,14 +90,14 @@ def keep(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    """Write both files, or neither."""
+    """Write all files, or none."""
     try:
         with tempfile.TemporaryDirectory(prefix="sealift-lock-") as desk:
-            lock, pinned = resolve(find_uv(), Path(desk), sys.argv[1:])
+            written = resolve(find_uv(), Path(desk), sys.argv[1:])
     except subprocess.CalledProcessError as error:
         sys.exit(f"lock: {error.cmd[-1]} ended with status {error.returncode}")
-    keep(ROOT / "uv.lock", lock)
-    keep(ROOT / "requirements.lock", pinned)
+    for name, text in written.items():
+        keep(ROOT / name, text)
 
 
 if __name__ == "__main__":

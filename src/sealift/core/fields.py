@@ -7,6 +7,7 @@ Numbers and texts outside their range are :class:`LimitError`, wrong types are
 from __future__ import annotations
 
 import re
+from binascii import a2b_base64, b2a_base64
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -106,6 +107,22 @@ def digest(found: Mapping[str, object], name: str, size: int) -> bytes:
     ):
         raise MalformedError(f"{name} is not {size} bytes in lower hex", member=name)
     return bytes.fromhex(value)
+
+
+def base64(found: Mapping[str, object], name: str, limit: int) -> bytes:
+    """A member that must be 1 to ``limit`` bytes in base64, in its one form."""
+    value = found.get(name)
+    if not isinstance(value, str) or not value:
+        raise MalformedError(f"{name} is not a text", member=name)
+    if len(value) > (limit + 2) // 3 * 4:
+        raise LimitError(f"{name} is longer than {limit} bytes", member=name)
+    try:
+        raw = a2b_base64(value.encode("ascii"), strict_mode=True)
+    except ValueError:
+        raise MalformedError(f"{name} is not base64", member=name) from None
+    if b2a_base64(raw, newline=False).decode("ascii") != value:
+        raise MalformedError(f"{name} is not base64 in its one form", member=name)
+    return raw
 
 
 def moment(found: Mapping[str, object], name: str) -> datetime:

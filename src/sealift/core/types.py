@@ -6,11 +6,13 @@ in ``metadata``, how it is believed in ``trust`` and ``uptane``.
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sealift.core.fields import count, digest, member, text, texts
+from sealift.core.errors import MalformedError
+from sealift.core.fields import base64, count, digest, member, text, texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +25,12 @@ NAME_LIMIT = 1024
 """Characters of the longest name; metadata admits none longer."""
 
 HARDWARE_IDS_LIMIT = 256
+
+SEAL_ALGORITHM = "cobblestone-256"
+"""C2SP chunked encryption with AES-256-GCM; another one would be another name."""
+
+WRAP_MAX = 2048
+"""Bytes of the longest wrap; X-Wing needs 1168."""
 
 
 class Slot(StrEnum):
@@ -144,6 +152,67 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
+class Wrap:
+    """A content key only one device can open (HPKE, RFC 9180, base mode).
+
+    ``kid`` names the recipient's key: the first 16 hex digits of SHA-256 over the KEM
+    id (two bytes, big-endian) and the public key. ``data`` is ``enc ‖ ciphertext``.
+    """
+
+    kem: str
+    kid: str
+    data: bytes
+
+    def to_json(self) -> dict[str, object]:
+        """The wrap as JSON values."""
+        data = b2a_base64(self.data, newline=False).decode("ascii")
+        return {"v": 1, "kem": self.kem, "kid": self.kid, "data": data}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, object]) -> Wrap:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            FormatError: a member is missing, of a wrong type or out of range.
+        """
+        count(found, "v", 1, 1)
+        return cls(
+            kem=text(found, "kem", 32),
+            kid=text(found, "kid", 16),
+            data=base64(found, "data", WRAP_MAX),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """How the containers of an order are encrypted, and the key of this device to them.
+
+    One content key opens the full container and every delta to the same image. The
+    length and digest of a sealed :class:`Container` are those of the ciphertext, the
+    facts of its head those of the plaintext.
+    """
+
+    wrap: Wrap
+
+    def to_json(self) -> dict[str, object]:
+        """The seal as JSON values."""
+        return {"v": 1, "alg": SEAL_ALGORITHM, "wrap": self.wrap.to_json()}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, object]) -> Seal:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            FormatError: a member is missing, of a wrong type or out of range, or names
+                a version or algorithm there is not.
+        """
+        count(found, "v", 1, 1)
+        if text(found, "alg", 32) != SEAL_ALGORITHM:
+            raise MalformedError("the payload is sealed by an algorithm unknown here")
+        return cls(Wrap.from_json(member(found, "wrap")))
+
+
+@dataclass(frozen=True, slots=True)
 class Instruction:
     """One authorised install: the durable record everything after it leans on.
 
@@ -162,10 +231,11 @@ class Instruction:
     director_version: int
     targets_sha256: bytes
     deployment: str | None = None
+    sealed: Seal | None = None
 
     def to_json(self) -> dict[str, object]:
         """The instruction as JSON values, for the journal."""
-        return {
+        found: dict[str, object] = {
             "ecu_id": self.ecu_id,
             "hardware_id": self.hardware_id,
             "artifact": self.artifact.to_json(),
@@ -176,6 +246,9 @@ class Instruction:
             "targets_sha256": self.targets_sha256.hex(),
             "deployment": self.deployment,
         }
+        if self.sealed is not None:
+            found["sealed"] = self.sealed.to_json()
+        return found
 
     @classmethod
     def from_json(cls, found: Mapping[str, object]) -> Instruction:
@@ -184,10 +257,8 @@ class Instruction:
         Raises:
             FormatError: a member is missing, of a wrong type or out of range.
         """
-        delta, limit, label = (
-            found.get("delta"),
-            found.get("bytes_max"),
-            found.get("deployment"),
+        delta, limit, label, sealed = (
+            found.get(name) for name in ("delta", "bytes_max", "deployment", "sealed")
         )
         return cls(
             ecu_id=text(found, "ecu_id", NAME_LIMIT),
@@ -201,4 +272,5 @@ class Instruction:
             director_version=count(found, "director_version"),
             targets_sha256=digest(found, "targets_sha256", 32),
             deployment=None if label is None else text(found, "deployment", NAME_LIMIT),
+            sealed=None if sealed is None else Seal.from_json(member(found, "sealed")),
         )
