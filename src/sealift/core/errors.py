@@ -5,6 +5,7 @@ SealiftError(code, attack, hint, fields)
 ├── FormatError       malformed input of any kind
 ├── MetadataError     someone lies, or a role lapsed
 ├── PayloadError      the bytes are wrong
+├── DeltaError        no delta came of it; the full container serves
 ├── TransportError    try again later
 ├── DeviceError       this machine is unwell
 ├── PolicyError       not now, not here, not you
@@ -208,6 +209,50 @@ class UnsafeNameError(PayloadError):
 
     code = "payload.name"
     attack = "path-traversal"
+
+
+# ── making deltas ────────────────────────────────────────────────────────────────────
+class DeltaError(SealiftError):
+    """A delta could not be made. It costs bytes, never a release: full serves."""
+
+    exit_status = 9
+    default_hint = "devices install the full container instead"
+
+
+class EngineError(DeltaError):
+    """The match engine failed, or what it found lies outside its images."""
+
+    code = "delta.engine"
+
+
+class DeltaMemoryError(DeltaError):
+    """Making the delta needs more memory than it may have."""
+
+    code = "delta.memory"
+
+
+class DeltaTimeError(DeltaError):
+    """Making the delta took longer than it may take."""
+
+    code = "delta.time"
+
+
+class DeltaCancelledError(DeltaError):
+    """Nobody waits for the delta any more."""
+
+    code = "delta.cancelled"
+
+
+class DeltaCrashedError(DeltaError):
+    """The process that made or checked the delta was killed or crashed."""
+
+    code = "delta.crashed"
+
+
+class DeltaWrongError(DeltaError):
+    """The shipped decoder did not rebuild the image from the finished delta."""
+
+    code = "delta.wrong"
 
 
 # ── transport ────────────────────────────────────────────────────────────────────────
