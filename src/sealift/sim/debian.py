@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,15 +61,31 @@ class Package:
         return next(iter(directory.glob(f"{self.name}_{escaped}_*.deb")), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """One suite as the machine's sources name it."""
+
+    uri: str
+    codename: str
+    label: str
+
+
 class Apt:
     """apt with its state below ``home``; ``installed`` is what it takes for present.
+
+    ``options`` of apt's configuration choose other sources or another architecture.
 
     Raises:
         MissingToolError: this machine has no apt.
     """
 
     def __init__(
-        self, home: Path, say: Say = quiet, *, installed: Path = MACHINE
+        self,
+        home: Path,
+        say: Say = quiet,
+        *,
+        installed: Path = MACHINE,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         if not all(map(shutil.which, ("apt-get", "apt-cache", "dpkg-deb"))):
             raise MissingToolError(
@@ -84,7 +100,8 @@ class Apt:
         for directory in (self.lists / "partial", cache / "archives/partial"):
             directory.mkdir(parents=True, exist_ok=True)
         self._config = home / "apt.conf"
-        self._config.write_text(_configuration(home, cache, installed), "utf-8")
+        wanted = _options(home, cache, installed) | dict(options or {})
+        self._config.write_text(_configuration(wanted), "utf-8")
 
     def _run(self, *command: str, cwd: Path | None = None) -> str:
         # APT_CONFIG is read before the command line but after /etc/apt, so that
@@ -133,6 +150,25 @@ class Apt:
         """Whether package lists were fetched before."""
         return any(self.lists.glob("*Packages*"))
 
+    def repositories(self) -> list[Repository]:
+        """The suites of Debian itself that lists were fetched for.
+
+        Raises:
+            FailedTransferError: apt failed.
+        """
+        wanted = "|".join(f"$({name})" for name in ("REPO_URI", "CODENAME", "LABEL"))
+        chosen = ("Created-By: Packages", "Origin: Debian")
+        rows = self._run("apt-get", "indextargets", "--format", wanted, *chosen)
+        return [Repository(*row.split("|")) for row in sorted(set(rows.splitlines()))]
+
+    def names(self, prefix: str) -> list[str]:
+        """The packages on offer whose names begin so.
+
+        Raises:
+            FailedTransferError: apt failed.
+        """
+        return sorted(self._run("apt-cache", "pkgnames", prefix).split())
+
     def closure(self, specs: Sequence[str]) -> list[Package]:
         """What ``specs`` need beyond what is installed, themselves included.
 
@@ -147,12 +183,23 @@ class Apt:
 
     def oldest(self, names: Sequence[str]) -> list[Package]:
         """Each package in the oldest version that the mirror offers."""
+        offers = self._offers(names)
+        return [Package(name, offers[name][-1]) for name in sorted(offers)]
+
+    def newest(self, names: Sequence[str]) -> list[Package]:
+        """Each package in the newest version that the mirror offers."""
+        offers = self._offers(names)
+        return [Package(name, offers[name][0]) for name in sorted(offers)]
+
+    def _offers(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """The versions of each package, newest first."""
         # One call for all: apt reads its lists anew each time.
         listed = self._run("apt-cache", "madison", *names)
         rows = [line.split("|") for line in listed.splitlines() if "Packages" in line]
-        # Newest first, so the last row of a package is the one that stays.
-        found = {row[0].strip(): row[1].strip() for row in rows}
-        return [Package(name, version) for name, version in sorted(found.items())]
+        found: dict[str, list[str]] = {}
+        for row in rows:
+            found.setdefault(row[0].strip(), []).append(row[1].strip())
+        return found
 
     def download(self, specs: Sequence[str], into: Path) -> list[Path]:
         """The packages as files in ``into``; apt has checked their hashes.
@@ -164,8 +211,8 @@ class Apt:
         return sorted(into.glob("*.deb"))
 
 
-def _configuration(home: Path, cache: Path, installed: Path) -> str:
-    options = {
+def _options(home: Path, cache: Path, installed: Path) -> dict[str, str | Path]:
+    options: dict[str, str | Path] = {
         "Dir::State": home,
         "Dir::State::Lists": home / "lists",
         "Dir::State::status": installed,
@@ -177,6 +224,10 @@ def _configuration(home: Path, cache: Path, installed: Path) -> str:
     if os.geteuid() == 0:
         # Otherwise apt becomes _apt, who may not enter our directories.
         options["APT::Sandbox::User"] = "root"
+    return options
+
+
+def _configuration(options: Mapping[str, str | Path]) -> str:
     # The machine's hooks tidy the machine's own apt, not ours.
     hooks = ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success")
     lines = [f"#clear APT::Update::{hook};" for hook in hooks]

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,24 +190,35 @@ class Builder:
         self._say(
             f"building {PRODUCT} {recipe.version} from {len(recipe.packages)} packages"
         )
-        for name, behind in _MERGED.items():
-            (tree / behind).mkdir(parents=True)
-            (tree / name).symlink_to(behind)
-        status = [self._install(package, tree) for package in recipe.packages]
-        _write(tree / "var/lib/dpkg/status", "\n\n".join(status).encode() + b"\n")
+        plant([self._file(package) for package in recipe.packages], tree)
         _trim(tree)
         _configure(recipe, tree)
-        _settle(tree)
+        settle(tree)
 
-    def _install(self, package: Package, tree: Path) -> str:
+    def _file(self, package: Package) -> Path:
         deb = package.file_in(self._debs)
         if deb is None:
             raise FailedTransferError(
                 f"{package.spec} is gone from {self._debs}",
                 hint="remove that directory and run again",
             )
+        return deb
+
+
+def plant(debs: Iterable[Path], tree: Path) -> None:
+    """A new tree with these packages unpacked and on record; no script of theirs runs.
+
+    Raises:
+        SpaceError, MalformedError: one of them does not unpack.
+    """
+    for name, behind in _MERGED.items():
+        (tree / behind).mkdir(parents=True)
+        (tree / name).symlink_to(behind)
+    status = []
+    for deb in debs:
         debian.unpack(deb, tree)
-        return f"{debian.field(deb)}\nStatus: install ok installed"
+        status.append(f"{debian.field(deb)}\nStatus: install ok installed")
+    _write(tree / "var/lib/dpkg/status", "\n\n".join(status).encode() + b"\n")
 
 
 def _oldest(apt: debian.Apt, newer: list[Package]) -> list[Package]:
@@ -258,7 +270,7 @@ def _write(path: Path, data: bytes) -> None:
     path.chmod(0o644)
 
 
-def _settle(tree: Path) -> None:
+def settle(tree: Path) -> None:
     """One time stamp and one mode wherever the builder's own would show."""
     for path in (*tree.rglob("*"), tree):
         then = min(int(path.lstat().st_mtime), EPOCH)
