@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sealift.core import fields
 from sealift.core.errors import MalformedError, UnsafeNameError
-from sealift.core.types import Container
+from sealift.core.types import Container, Patch
 
 MAX_HARDWARE_IDS = 64
 MAX_ECUS = 256
@@ -65,6 +65,7 @@ class EcuOrder:
     bytes_max: int | None
     deployment: str | None
     sealed: bool
+    patch: Patch | None = None
 
     @classmethod
     def from_json(cls, found: Mapping[str, object]) -> EcuOrder:
@@ -82,6 +83,7 @@ class EcuOrder:
             bytes_max=None if limit is None else fields.count(found, "bytes_max"),
             deployment=None if label is None else fields.text(found, "deployment", 256),
             sealed="sealed" in payload or "encryption" in found,
+            patch=_patch(payload),
         )
 
 
@@ -124,11 +126,19 @@ class Custom:
         )
 
 
+def _patch(payload: Mapping[str, object]) -> Patch | None:
+    if payload.get("mcu") is None:
+        return None
+    if "sealed" in payload:  # differences would show what the seal hides
+        raise MalformedError("a patch in plain bytes beside a sealed payload")
+    found = fields.member(payload, "mcu")
+    _plain_name(found)
+    return Patch.from_json(found)
+
+
 def _container(found: Mapping[str, object], *, delta: bool) -> Container:
     container = Container.from_json(found)
-    name = fields.text(found, "name", 240)
-    if "/" in name or name in {".", ".."}:
-        raise UnsafeNameError("a container has a name that is a path")
+    _plain_name(found)
     for bounded in ("length", "head_length", *(["base_length"] if delta else [])):
         fields.count(found, bounded, 1, MAX_LENGTH)
     if container.head_length > container.length:
@@ -136,3 +146,9 @@ def _container(found: Mapping[str, object], *, delta: bool) -> Container:
     if delta != (container.base_sha256 is not None):
         raise MalformedError("a delta needs a base, and a full container has none")
     return container
+
+
+def _plain_name(found: Mapping[str, object]) -> None:
+    name = fields.text(found, "name", 240)
+    if "/" in name or name in {".", ".."}:
+        raise UnsafeNameError("a container has a name that is a path")

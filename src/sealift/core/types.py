@@ -151,6 +151,81 @@ class Container:
         )
 
 
+class PatchKind(StrEnum):
+    """What a microcontroller's own loader can apply; see ``core.mcu``."""
+
+    SEQUENTIAL = "detools-sequential-heatshrink"
+    """Decoded while it comes, from one slot into the other."""
+    IN_PLACE = "detools-in-place-heatshrink"
+    """Decoded over the old image, which is gone afterwards: one slot is enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A ready patch for the last link to a microcontroller, and what decoding it takes.
+
+    Facts from Director metadata (online keys): they bound what a gateway sends on and
+    never vouch for the result. ``window`` and ``lookahead`` are heatshrink's, in bits.
+    The last three are bytes and 0 unless the patch works in place: the flash it may
+    use, the unit that is erased, and how far the old image is moved up first.
+    """
+
+    kind: PatchKind
+    name: str
+    length: int
+    sha256: bytes
+    base_length: int
+    base_sha256: bytes
+    window: int
+    lookahead: int
+    memory_size: int = 0
+    segment_size: int = 0
+    shift_size: int = 0
+
+    def to_json(self) -> dict[str, object]:
+        """The patch as JSON values; the sizes of the flash only if it is in place."""
+        found: dict[str, object] = {
+            "kind": self.kind.value,
+            "name": self.name,
+            "length": self.length,
+            "sha256": self.sha256.hex(),
+            "base_length": self.base_length,
+            "base_sha256": self.base_sha256.hex(),
+            "window": self.window,
+            "lookahead": self.lookahead,
+        }
+        if self.kind is PatchKind.IN_PLACE:
+            found["memory_size"] = self.memory_size
+            found["segment_size"] = self.segment_size
+            found["shift_size"] = self.shift_size
+        return found
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, object]) -> Patch:
+        """Read what :meth:`to_json` wrote; whether it makes sense says ``core.mcu``.
+
+        Raises:
+            FormatError: a member is missing, of a wrong type or out of range.
+        """
+        kind = text(found, "kind", 64)
+        if kind not in set(PatchKind):
+            raise MalformedError("a patch of a kind unknown here")
+        in_place = kind == PatchKind.IN_PLACE
+        return cls(
+            kind=PatchKind(kind),
+            name=text(found, "name", NAME_LIMIT),
+            length=count(found, "length"),
+            sha256=digest(found, "sha256", 32),
+            base_length=count(found, "base_length"),
+            base_sha256=digest(found, "base_sha256", 32),
+            window=count(found, "window"),
+            lookahead=count(found, "lookahead"),
+            memory_size=count(found, "memory_size") if in_place else 0,
+            segment_size=count(found, "segment_size") if in_place else 0,
+            shift_size=count(found, "shift_size") if in_place else 0,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Wrap:
     """A content key only one device can open (HPKE, RFC 9180, base mode).
@@ -232,6 +307,7 @@ class Instruction:
     targets_sha256: bytes
     deployment: str | None = None
     sealed: Seal | None = None
+    patch: Patch | None = None
 
     def to_json(self) -> dict[str, object]:
         """The instruction as JSON values, for the journal."""
@@ -248,6 +324,8 @@ class Instruction:
         }
         if self.sealed is not None:
             found["sealed"] = self.sealed.to_json()
+        if self.patch is not None:
+            found["mcu"] = self.patch.to_json()
         return found
 
     @classmethod
@@ -257,8 +335,9 @@ class Instruction:
         Raises:
             FormatError: a member is missing, of a wrong type or out of range.
         """
-        delta, limit, label, sealed = (
-            found.get(name) for name in ("delta", "bytes_max", "deployment", "sealed")
+        delta, limit, label, sealed, patch = (
+            found.get(name)
+            for name in ("delta", "bytes_max", "deployment", "sealed", "mcu")
         )
         return cls(
             ecu_id=text(found, "ecu_id", NAME_LIMIT),
@@ -273,4 +352,5 @@ class Instruction:
             targets_sha256=digest(found, "targets_sha256", 32),
             deployment=None if label is None else text(found, "deployment", NAME_LIMIT),
             sealed=None if sealed is None else Seal.from_json(member(found, "sealed")),
+            patch=None if patch is None else Patch.from_json(member(found, "mcu")),
         )

@@ -142,6 +142,7 @@ def instruct(
         director_version=director.targets.body.version,
         targets_sha256=director.targets.sha256,
         deployment=order.unit.deployment,
+        patch=order.unit.patch,
     )
 
 

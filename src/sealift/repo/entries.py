@@ -20,7 +20,7 @@ from sealift.core.types import Artifact
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from sealift.core.types import Container
+    from sealift.core.types import Container, Patch
 
 __all__ = [
     "Listed",
@@ -75,6 +75,7 @@ class Order:
     delta: Container | None = None
     bytes_max: int | None = None
     deployment: str | None = None
+    patch: Patch | None = None
 
 
 def image_entry(found: Listed) -> TargetFile:
@@ -232,6 +233,8 @@ def _ecu(order: Order) -> dict[str, Any]:
     payload: dict[str, Any] = {"full": order.full.to_json()}
     if order.delta is not None:
         payload["delta"] = order.delta.to_json()
+    if order.patch is not None:
+        payload["mcu"] = order.patch.to_json()
     found: dict[str, Any] = {"hardware_id": order.hardware_id, "payload": payload}
     if order.bytes_max is not None:
         found["bytes_max"] = order.bytes_max
