@@ -1,10 +1,10 @@
 """HPKE (RFC 9180), base mode, one message, no AAD: a short secret for one recipient.
 
 KEMs are DHKEM over X25519 and P-256, both with HKDF-SHA256; the key schedule is
-HKDF-SHA256, the cipher AES-256-GCM. Names of functions and labels are those of RFC 9180,
+HKDF-SHA256, the cipher AES-256-GCM. Functions and labels are named as in RFC 9180,
 sections 4 and 5. ``cryptography`` 38 is enough, which has no HPKE of its own, and it is
-imported when a key is used and not before. Chance is an argument, and so is the private
-key: whoever keeps it elsewhere (a TPM, a token) hands in its ``dh``.
+imported when a key is used and not before. Chance is an argument, and so is the use of
+the private key: whoever keeps it elsewhere (a TPM, a token) hands in its ``dh``.
 """
 
 from __future__ import annotations
