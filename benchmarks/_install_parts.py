@@ -60,7 +60,7 @@ def make_container(work: Path) -> None:
     Beside it, the slot that runs and a loader that says so.
     """
     from sealift.agent.boot.file import Store, open_store
-    from sealift.core.payload import pack_full
+    from sealift.core.packer import pack_full
     from sealift.core.types import Artifact, Instruction
 
     image = work / "image"
@@ -208,7 +208,7 @@ def decode(work: str) -> None:
     Of the decoder, that is without the kernel's for memory.
     """
     from sealift.core.container import open_head
-    from sealift.core.payload import unpack
+    from sealift.core.streams import unpack
     from sealift.core.types import Instruction
 
     place = Path(work)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sealift.core.payload import pack_full
+from sealift.core.packer import pack_full
 from sealift.core.types import Artifact, Instruction
 from tests.tls_server import Files, Pki, TlsServer
 from tests.vectors.make_payload import noise, text

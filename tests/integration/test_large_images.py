@@ -19,7 +19,7 @@ from sealift.agent.slot import PathSlots, WorkFiles
 from sealift.agent.transport import HttpsTransport
 from sealift.core.container import encode_head, open_head
 from sealift.core.errors import DigestError
-from sealift.core.payload import pack_full
+from sealift.core.packer import pack_full
 from sealift.core.types import Artifact, Container, Instruction, Slot
 from tests.tls_server import Files, Pki, TlsServer
 from tests.unit.agent.system_clock import SystemClock

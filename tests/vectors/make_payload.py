@@ -30,7 +30,8 @@ from sealift.core.container import (
     segment_count,
 )
 from sealift.core.merkle import tree_root
-from sealift.core.payload import check_frame, open_frame, pack_full
+from sealift.core.packer import pack_full
+from sealift.core.payload import check_frame, open_frame
 from sealift.core.types import Artifact, Container
 
 SEGMENT = 65_536

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 from sealift.core.errors import ContainerError, DigestError, LimitError
 from sealift.core.merkle import tree_root
+from sealift.core.varints import VARINT_MAX, read_svarint, read_varint, svarint, varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,8 +43,6 @@ SEGMENTS_MAX: Final = 65_536
 SEGMENT_LOG2: Final = range(16, 21)
 ENTRY_MAX: Final = 36
 """Bytes of the longest entry: kind, frame length in three bytes, frame digest."""
-VARINT_MAX: Final = 9
-"""Bytes of the longest varint, 63 bits."""
 
 ReadAt = Callable[[int, int], bytes]
 """``read_at(offset, length)`` gives those bytes, fewer only where the data ends."""
@@ -231,6 +230,29 @@ def check_bounds(artifact: Artifact, container: Container) -> None:
         raise LimitError("container: base length out of range")
 
 
+def check_segment(header: Header, segment: Segment) -> None:
+    """Refuse a segment that has no place in a container with this header.
+
+    Raises:
+        ContainerError: it uses a base that is not there, leaves the base, has another
+            length than its place asks for, or a frame where there must be none.
+        LimitError: its frame is too large.
+    """
+    at, length = segment.index, segment.length
+    if segment.op in _ONLY_DELTA and header.kind is not Kind.DELTA:
+        raise ContainerError("container: a full container uses a base", segment=at)
+    if length != min(header.segment_size, header.image_length - segment.offset):
+        raise ContainerError("container: a segment of wrong length", segment=at)
+    if segment.framed != bool(segment.frame_length):
+        raise ContainerError("container: an empty or a needless frame", segment=at)
+    if segment.frame_length > length - (segment.op is Op.DELTA):
+        raise LimitError("container: a frame larger than its segment", segment=at)
+    if segment.op is Op.COPY and not (
+        0 <= segment.base_offset <= header.base_length - length
+    ):
+        raise ContainerError("container: a copy leaves the base", segment=at)
+
+
 class Head:
     """A head that was verified against metadata; made by :func:`open_head` only."""
 
@@ -252,6 +274,7 @@ class Head:
             found = _segment(
                 header, index, digests.take(DIGEST_SIZE), entries, frame_offset
             )
+            check_segment(header, found)
             frame_offset += found.frame_length
             yield found
         if entries.left or frame_offset != header.head_length + header.frames_length:
@@ -288,21 +311,6 @@ def encode_head(header: Header, segments: Iterable[Segment]) -> bytes:
     return header.encode() + digests + entries
 
 
-def varint(value: int) -> bytes:
-    """LEB128 of ``0 <= value < 2**63``, minimal."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def svarint(value: int) -> bytes:
-    """The :func:`varint` of the zigzag of a signed number."""
-    return varint(value << 1 if value >= 0 else (-value << 1) - 1)
-
-
 class _Cursor:
     """Reads ``[start, stop)`` of something in order, 64 KiB at a time."""
 
@@ -330,20 +338,17 @@ class _Cursor:
 
     def varint(self) -> int:
         """The next varint."""
-        value = 0
-        for place in range(VARINT_MAX):
-            byte = self.take(1)[0]
-            value |= (byte & 0x7F) << 7 * place
-            if byte < 0x80:
-                if byte == 0 and place:
-                    raise ContainerError("container: a varint is not in minimal form")
-                return value
-        raise LimitError("container: a varint is longer than nine bytes")
+        return self._number(read_varint)
 
     def svarint(self) -> int:
         """The next signed varint."""
-        value = self.varint()
-        return -(value >> 1) - 1 if value & 1 else value >> 1
+        return self._number(read_svarint)
+
+    def _number(self, read: Callable[..., tuple[int, int]]) -> int:
+        if len(self._piece) - self._at < VARINT_MAX and self._next < self.stop:
+            self._fill()
+        value, self._at = read(self._piece, self._at, ContainerError)
+        return value
 
     def _fill(self) -> None:
         want = min(_PIECE, self.stop - self._next)
@@ -392,32 +397,18 @@ def _check_facts(header: Header, artifact: Artifact, container: Container) -> No
 def _segment(
     header: Header, index: int, digest: bytes, entries: _Cursor, frame_offset: int
 ) -> Segment:
-    """Parse one entry and check it against its own segment."""
+    """Parse one entry."""
     code = entries.take(1)[0]
     if code > max(Op):
         raise ContainerError("container: unknown kind of segment", segment=index)
-    op = Op(code)
-    if op in _ONLY_DELTA and header.kind is not Kind.DELTA:
-        raise ContainerError("container: a full container uses a base", segment=index)
-    offset = index * header.segment_size
+    op, offset = Op(code), index * header.segment_size
     length = min(header.segment_size, header.image_length - offset)
-    if op is Op.COPY:
-        base = offset + entries.svarint()
-        if not 0 <= base <= header.base_length - length:
-            raise ContainerError("container: a copy leaves the base", segment=index)
-        return Segment(index, offset, length, digest, op, base_offset=base)
     if op is Op.ZERO:
         return Segment(index, offset, length, digest, op)
-    frame_length = entries.varint()
-    _check_frame_length(index, op, frame_length, length)
-    frame_digest = entries.take(DIGEST_SIZE)
+    if op is Op.COPY:
+        base = offset + entries.svarint()
+        return Segment(index, offset, length, digest, op, base_offset=base)
+    size, frame_digest = entries.varint(), entries.take(DIGEST_SIZE)
     return Segment(
-        index, offset, length, digest, op, 0, frame_offset, frame_length, frame_digest
+        index, offset, length, digest, op, 0, frame_offset, size, frame_digest
     )
-
-
-def _check_frame_length(index: int, op: Op, frame_length: int, length: int) -> None:
-    if frame_length == 0:
-        raise ContainerError("container: an empty frame", segment=index)
-    if frame_length > length or (op is Op.DELTA and frame_length == length):
-        raise LimitError("container: a frame larger than its segment", segment=index)

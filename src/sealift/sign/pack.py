@@ -27,7 +27,8 @@ from sealift.core.errors import (
     RefusedError,
     UnsafeNameError,
 )
-from sealift.core.payload import PRESET, pack_full
+from sealift.core.packer import pack_full
+from sealift.core.streams import PRESET
 from sealift.core.types import Artifact
 from sealift.core.version import compare
 from sealift.repo import image, signing
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from datetime import datetime
 
-    from sealift.core.payload import Packed
+    from sealift.core.packer import Packed
     from sealift.sign.desk import Desk
 
     Report = Callable[[str, int, int], None]

@@ -31,7 +31,7 @@ from tuf.api.metadata import (
 )
 
 from sealift.core.metadata import encoded
-from sealift.core.payload import Packed, pack_full
+from sealift.core.packer import Packed, pack_full
 from sealift.core.types import Artifact, Container
 from sealift.repo import director, image, roots
 from sealift.repo.director import DirectorSigners, Issued, Order

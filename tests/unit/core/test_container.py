@@ -21,12 +21,11 @@ from sealift.core.container import (
     check_bounds,
     encode_head,
     open_head,
-    svarint,
-    varint,
 )
 from sealift.core.errors import ContainerError, DigestError, LimitError, SealiftError
 from sealift.core.merkle import tree_root
 from sealift.core.types import Artifact, Container
+from sealift.core.varints import svarint, varint
 from tests.vectors.make_payload import Case, cases, mixed, signed, stored
 
 

@@ -23,13 +23,9 @@ from sealift.core.errors import (
     PatchError,
     SealiftError,
 )
-from sealift.core.payload import (
-    check_frame,
-    make_segment,
-    open_frame,
-    pack_full,
-    unpack,
-)
+from sealift.core.packer import make_segment, pack_full
+from sealift.core.payload import check_frame, open_frame
+from sealift.core.streams import unpack
 from tests.vectors.make_payload import Case, lzma_raw, noise, pack, text
 
 SEGMENT = 65_536

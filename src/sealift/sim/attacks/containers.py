@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING
 
 from sealift.agent.payload import PayloadFill
 from sealift.agent.slot import PathSlots, WorkFiles
-from sealift.core.container import HEADER_SIZE, Kind, Op, varint
+from sealift.core.container import HEADER_SIZE, Kind, Op
 from sealift.core.errors import SealiftError
 from sealift.core.merkle import tree_root
 from sealift.core.types import Container, Instruction, Slot
+from sealift.core.varints import varint
 from sealift.sim.attacks.boxes import Box, ordered, told
 from sealift.sim.attacks.forge import Json
 from sealift.sim.attacks.metadata import forged

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from sealift.agent.payload import PayloadFill
-from sealift.core.payload import pack_full
+from sealift.core.packer import pack_full
 from sealift.core.types import Artifact
 from sealift.sim import network
 from sealift.sim.attacks.boxes import Box, ordered
