@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -43,6 +44,24 @@ def holds(station: Station, slot: str, path: Path) -> bool:
     return station.slot(slot).read_bytes()[: len(content)] == content
 
 
+def fillers(station: Station, slot: str) -> list[int]:
+    """Processes of the agent that have a slot open."""
+    wanted = str(station.slot(slot))
+    found = []
+    for pid in station.agents():
+        with contextlib.suppress(OSError):
+            links = list(Path(f"/proc/{pid}/fd").iterdir())
+            found += [pid for link in links if os.readlink(link) == wanted]
+    return found
+
+
+def has_cryptography(pid: int) -> bool:
+    """9 MiB that an installing process is better off without."""
+    with contextlib.suppress(OSError):
+        return "/cryptography/" in Path(f"/proc/{pid}/maps").read_text()
+    return False
+
+
 def test_the_whole_way_of_updates(station: Station) -> None:
     """A good one is confirmed, an unhealthy one returns, a killed one finishes."""
     station.power_on()
@@ -66,6 +85,8 @@ def test_the_whole_way_of_updates(station: Station) -> None:
     cut = image(station, "cut.img")
     deployment = station.order(station.release(cut, "1.2.0"))
     begins = cut.read_bytes()[: 64 * 1024]
+    wait_for(lambda: fillers(station, "a"), "a process that fills the slot")
+    assert not any(has_cryptography(pid) for pid in fillers(station, "a"))
     wait_for(lambda: station.slot("a").read_bytes().startswith(begins), "bytes")
     for pid in station.agents():
         os.kill(pid, signal.SIGKILL)

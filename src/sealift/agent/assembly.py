@@ -6,7 +6,9 @@ Imported where work is done only: in a child of ``run``, and in ``check``.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sealift.agent import log, wiring
@@ -20,10 +22,10 @@ from sealift.agent.storage import Forgiving, Store
 from sealift.agent.trust import Verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sealift.agent.config import Config
-    from sealift.agent.ports import Clock, Transport
+    from sealift.agent.ports import Clock, DeviceKey, Transport
     from sealift.agent.trust import Provision
 
 
@@ -32,8 +34,15 @@ def cycle(
     directory: int,
     check: Callable[[], None],
     progress: Progress | None = None,
+    *,
+    frugal: bool = False,
+    goes_on: bool = False,
 ) -> Cycle:
     """One cycle over the claimed state ``directory``.
+
+    A ``frugal`` one that has verified signatures ends before it would fill a slot, and
+    wants to be followed by one that ``goes_on``: ``cryptography`` and the buffers of an
+    install are never in one process.
 
     Raises:
         SealiftError: keys, anchors, state or configuration cannot be used.
@@ -42,7 +51,14 @@ def cycle(
     floor = provision.build_time.timestamp()
     way = Stoppable(wiring.transport(config, clock, lambda: floor), check)
     around = Around(way, clock, check, secrets.token_bytes, progress or Progress())
-    return Cycle(parts(config, provision, Store(directory), around))
+    found = parts(config, provision, Store(directory), around)
+    if frugal:
+        found = replace(found, laden=lambda: _HEAVY in sys.modules)
+    return Cycle(found, goes_on=goes_on)
+
+
+_HEAVY = "cryptography.hazmat.bindings._rust"
+"""What nearly all of cryptography's memory is, 9 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +83,7 @@ def parts(
     way, clock = around.way, around.clock
     kept = Forgiving(storage, lambda error: log.failed("state", error))
     verifier = Verifier(way, kept, clock, provision)
-    key = FileKey(config.report_key)
+    key = _Later(lambda: FileKey(config.report_key))
     outbox = Outbox(storage, int(verifier.standing().now.timestamp()))
     return Parts(
         component=wiring.component(config, way, clock, around.progress),
@@ -82,3 +98,24 @@ def parts(
         policy=wiring.gate(config),
         check=around.check,
     )
+
+
+class _Later:
+    """The device's key, read when it is first needed: a slot is filled without it."""
+
+    def __init__(self, make: Callable[[], DeviceKey]) -> None:
+        self._make = make
+
+    @cached_property
+    def _key(self) -> DeviceKey:
+        return self._make()
+
+    @property
+    def key_id(self) -> str:
+        return self._key.key_id
+
+    def public(self) -> Mapping[str, object]:
+        return self._key.public()
+
+    def sign(self, data: bytes) -> bytes:
+        return self._key.sign(data)

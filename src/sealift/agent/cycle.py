@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sealift.agent.journal import Floors, Journal
     from sealift.agent.machine import State
     from sealift.agent.outbox import Outbox
-    from sealift.agent.ports import Answer, Clock, Storage, Transport
+    from sealift.agent.ports import Answer, Clock, Fill, Storage, Transport
     from sealift.agent.report import Reporter
     from sealift.agent.shell import AttemptResult, Component
     from sealift.agent.trust import Verifier
@@ -85,19 +85,33 @@ class Parts:
     clock: Clock
     policy: gate.Policy
     check: Callable[[], None]
+    laden: Callable[[], bool] = lambda: False
+    """Whether this process holds so much that a slot is better filled by another."""
+
+
+class _LeaveToNextError(BaseException):
+    """What is to be done next is another process's: nobody on the way may catch it."""
 
 
 class Cycle:
-    """One cycle of one device. ``error`` is what hindered it last."""
+    """One cycle of one device. ``error`` is what hindered it last.
 
-    def __init__(self, parts: Parts) -> None:
+    ``goes_on``: a cycle that just ended left the filling of a slot to this one. What
+    that one heard of the Director is in the journal, and not asked again at once.
+    """
+
+    def __init__(self, parts: Parts, *, goes_on: bool = False) -> None:
         self._has = parts
+        self._goes_on = goes_on
+        self._leaves = False
         self.error: SealiftError | None = None
         self._untold = False
         self._undelivered: SealiftError | None = None
         self._remarks: tuple[str, ...] = ()
         self._poll_seconds: int | None = None
-        part = replace(parts.component, restart=self._report_and_restart)
+        part = replace(
+            parts.component, restart=self._report_and_restart, fill=self._fill
+        )
         outside = Outside(
             poll=self._poll,
             report=self._report,
@@ -120,18 +134,30 @@ class Cycle:
             SystemExit: a stop was asked for, or a restart is wanted (75).
             StateError, SpaceError: the store refused a report.
         """
-        rest = self._shell.once()
-        while self._is_busy() and rest <= LINGER_SECONDS:
-            self._has.clock.sleep(rest)
+        try:
             rest = self._shell.once()
+            while self._is_busy() and rest <= LINGER_SECONDS:
+                self._has.clock.sleep(rest)
+                rest = self._shell.once()
+        except _LeaveToNextError:
+            rest, self._leaves = 0.0, True
         if self._untold:
             self._tell(News(error=self.error, remarks=self._remarks))
-        self._deliver()
+        if not self._leaves:
+            self._deliver()
         return self._summary(rest if self._is_busy() else None)
 
     # ── what the shell asks for ──────────────────────────────────────────────────
-    def _poll(self) -> Sequence[Instruction]:
+    def _fill(self, order: Instruction) -> Fill:
+        if self._has.laden():
+            raise _LeaveToNextError
+        return self._has.component.fill(order)
+
+    def _poll(self) -> Sequence[Instruction] | None:
         """P1 to P3: manifest first, then both repositories."""
+        if self._goes_on:
+            self._goes_on = False
+            return None
         self._tell(News())
         self._deliver()
         self._untold = True
@@ -239,6 +265,7 @@ class Cycle:
             "rest": rest,
             "poll_seconds": self._poll_seconds,
             "waiting": self._has.outbox.waiting,
+            "leaves": self._leaves,
             "settled": {
                 ecu: [digest.hex() for digest in digests]
                 for ecu, digests in settled(self._shell.states).items()

@@ -34,7 +34,12 @@ def serve(config: Config) -> int:
 
     def work() -> Ended:
         way.close()  # no child may talk on a connection of its parent
-        return child.run(lambda own: _cycle(config, directory, own), signals)
+        ended = child.run(lambda own: _cycle(config, directory, own), signals)
+        while ended.summary.get("leaves") and not signals.stopping:
+            ended = child.run(
+                lambda own: _cycle(config, directory, own, goes_on=True), signals
+            )
+        return ended
 
     log.info(
         "start", device=config.device_id, server=config.server.url, pid=os.getpid()
@@ -58,7 +63,10 @@ def _chance() -> float:
     return int.from_bytes(os.urandom(7), "big") / 2**56
 
 
-def _cycle(config: Config, directory: int, signals: Signals) -> Summary:
+def _cycle(
+    config: Config, directory: int, signals: Signals, *, goes_on: bool = False
+) -> Summary:
     from sealift.agent.assembly import cycle
 
-    return cycle(config, directory, signals.end_if_stopping).run()
+    check = signals.end_if_stopping
+    return cycle(config, directory, check, frugal=True, goes_on=goes_on).run()
