@@ -51,7 +51,7 @@ def fillers(station: Station, slot: str) -> list[int]:
     for pid in station.agents():
         with contextlib.suppress(OSError):
             links = list(Path(f"/proc/{pid}/fd").iterdir())
-            found += [pid for link in links if os.readlink(link) == wanted]
+            found += [pid for link in links if str(link.readlink()) == wanted]
     return found
 
 
