@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from sealift.core.types import Instruction
+    from sealift.core.types import Instruction, Patch, PatchKind
 
 
 # ── clock ────────────────────────────────────────────────────────────────────────────
@@ -345,6 +345,106 @@ class Installer(Protocol):
 
     def revert(self, home: Slot) -> bool:
         """Disarm; ``True`` when ``home`` runs already, ``False``: restart first."""
+        ...
+
+
+# ── a microcontroller behind this device ─────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a microcontroller says of itself; a lie costs nobody but it.
+
+    A slot is a name its loader keeps with each image: of a bank where there are two,
+    of nothing else where there is one. ``sha256`` and ``length`` are those of the image
+    that runs as ``running``; with ``None`` and 0 only its loader runs, nothing whole
+    was there to start, and ``running`` is what was confirmed last.
+    """
+
+    running: Slot
+    sha256: bytes | None
+    length: int
+    confirmed: bool
+    """Whether what runs was confirmed; an image that was not starts once."""
+    next: Slot
+    """What starts next."""
+    boot_id: str
+    """Another text after every start of the microcontroller."""
+    one_slot: bool
+    """Whether a new image takes the place of the running one as it comes."""
+    waiting: bytes | None
+    """SHA-256 of an image that lies whole, verified by the loader, and does not run."""
+    coming: bytes | None
+    """SHA-256 of the file whose transfer was begun and not finished."""
+    kinds: frozenset[PatchKind]
+    """The patches its loader can apply."""
+    block: int
+    """Most bytes of one write, 1 or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What is about to be sent: an image as it is, or a patch that makes it.
+
+    ``length`` and ``sha256`` are those of the bytes that are sent.
+    """
+
+    slot: Slot
+    length: int
+    sha256: bytes
+    image_length: int
+    image_sha256: bytes
+    patch: Patch | None = None
+
+
+class Link(Protocol):
+    """The way to a microcontroller and its loader. Every verb may be repeated.
+
+    Every verb raises, beside what it says, ``FailedTransferError``: no answer; what was
+    asked may have happened. ``SlotError``: the loader refuses.
+    """
+
+    def identify(self) -> Unit:
+        """Ask what it runs and what it has."""
+        ...
+
+    def begin(self, parcel: Parcel) -> int:
+        """Announce what comes; the offset of the first byte that is wanted.
+
+        The same parcel again goes on where that is possible. With one slot, the old
+        image may be gone from now on. Nothing of a parcel's slot starts until ``test``.
+
+        Raises:
+            PatchError: the loader cannot apply this patch, or to what it has.
+        """
+        ...
+
+    def write(self, offset: int, data: bytes) -> None:
+        """The next bytes of the parcel, at most a block, in order.
+
+        Raises:
+            PatchError: this cannot be applied.
+        """
+        ...
+
+    def finish(self) -> None:
+        """All of it came: the image lies whole and has its digest when this returns.
+
+        Raises:
+            PatchError: the patch made another image. DigestError: the image did not
+            arrive as it is.
+        """
+        ...
+
+    def test(self, slot: Slot) -> None:
+        """From now on the image of ``slot`` starts next, once; the confirmed one's slot
+        takes that back. Does not start anything."""
+        ...
+
+    def confirm(self) -> None:
+        """What runs is good: it starts from now on. Durable when this returns."""
+        ...
+
+    def restart(self) -> None:
+        """Start anew."""
         ...
 
 
