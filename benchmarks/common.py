@@ -131,8 +131,12 @@ class Cost:
 # Linux counts in a child's ru_maxrss what its parent had when it forked. So a bare
 # Python forks it, and only peaks below a bare Python's own are lost.
 _LAUNCH = """
-import os, sys, time
-report, *command = sys.argv[1:]
+import os, resource, sys, time
+report, seconds, mib, *command = sys.argv[1:]
+if int(seconds):
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
+if int(mib):
+    resource.setrlimit(resource.RLIMIT_AS, (int(mib) << 20, int(mib) << 20))
 began = time.perf_counter()
 pid = os.posix_spawnp(command[0], command, os.environ)
 _, status, used = os.wait4(pid, 0)
@@ -149,8 +153,13 @@ def cost(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     check: bool = True,
+    cpu_limit_s: int = 0,
+    memory_limit_mib: int = 0,
 ) -> Cost:
     """Run a command to its end and account for it (wait4).
+
+    The limits hold for each of its processes by itself; zero is none. One that uses
+    more CPU time than it may is ended by a signal, so its status is negative.
 
     Raises:
         FileNotFoundError: there is no such program.
@@ -161,6 +170,7 @@ def cost(
         raise FileNotFoundError(parts[0])
     read, write = os.pipe()
     launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(write)]
+    launch += [str(cpu_limit_s), str(memory_limit_mib)]
     with open(read, "rb") as report:
         try:
             done = subprocess.run(
@@ -234,6 +244,9 @@ def run(measure: Callable[[], Result]) -> None:
     parser = argparse.ArgumentParser(description=measure.__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
-    result = measure()
-    print(result.as_json() if asked.json else result.as_table())
-    sys.stdout.flush()
+    show(measure(), as_json=asked.json)
+
+
+def show(result: Result, *, as_json: bool) -> None:
+    """Print what was found, and nothing else."""
+    print(result.as_json() if as_json else result.as_table(), flush=True)
