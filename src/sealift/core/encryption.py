@@ -38,6 +38,10 @@ _MAX_CHUNKS = 1 << 38  # c2sp.org/chunked-encryption
 _NAME = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0"
 
 
+TENANT: Final = "default"
+"""The tenant in what a wrap is bound to, until there are others."""
+
+
 # ── contexts ─────────────────────────────────────────────────────────────────────────
 def payload_context(image_sha256: bytes, head_sha256: bytes) -> bytes:
     """What a sealed container is bound to: its image and its own plain head."""

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sealift.core import fields
+from sealift.core.encryption import plain_length
 from sealift.core.errors import MalformedError, UnsafeNameError
-from sealift.core.types import Container, Patch
+from sealift.core.types import Container, Patch, Seal
 
 MAX_HARDWARE_IDS = 64
 MAX_ECUS = 256
@@ -41,10 +42,14 @@ class MustMatch:
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """How the plain image is cut, and the tree hash over its segments."""
+    """How the plain image is cut, the tree hash over its segments, how it travels.
+
+    ``sealed`` is the vendor's word that it travels encrypted and never otherwise.
+    """
 
     size: int
     root: bytes
+    sealed: bool = False
 
     @classmethod
     def from_json(cls, found: Mapping[str, object]) -> Segments:
@@ -52,7 +57,8 @@ class Segments:
         size = fields.count(found, "segment_size", 1 << 16, 1 << 20)
         if size & (size - 1):
             raise MalformedError("segment_size is not a power of two")
-        return cls(size, fields.digest(found, "segment_root", 32))
+        sealed = "sealed" in found and fields.flag(found, "sealed")
+        return cls(size, fields.digest(found, "segment_root", 32), sealed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +70,27 @@ class EcuOrder:
     delta: Container | None
     bytes_max: int | None
     deployment: str | None
-    sealed: bool
+    sealed: Seal | None = None
     patch: Patch | None = None
 
     @classmethod
     def from_json(cls, found: Mapping[str, object]) -> EcuOrder:
-        """Read the section; raises ``MalformedError`` or ``LimitError``."""
+        """Read the section.
+
+        Raises:
+            MalformedError, LimitError: its form. UnsafeNameError: a name that is a
+                path. LengthError: sealed, with a length no sealed file has.
+        """
         payload = fields.member(found, "payload")
-        full = _container(fields.member(payload, "full"), delta=False)
+        seal = None
+        if payload.get("sealed") is not None:
+            seal = Seal.from_json(fields.member(payload, "sealed"))
+        sealed = seal is not None
+        full = _container(fields.member(payload, "full"), delta=False, sealed=sealed)
         delta = None
         if payload.get("delta") is not None:
-            delta = _container(fields.member(payload, "delta"), delta=True)
+            found_delta = fields.member(payload, "delta")
+            delta = _container(found_delta, delta=True, sealed=sealed)
         limit, label = found.get("bytes_max"), found.get("deployment")
         return cls(
             hardware_id=fields.text(found, "hardware_id", MAX_TEXT),
@@ -82,8 +98,8 @@ class EcuOrder:
             delta=delta,
             bytes_max=None if limit is None else fields.count(found, "bytes_max"),
             deployment=None if label is None else fields.text(found, "deployment", 256),
-            sealed="sealed" in payload or "encryption" in found,
-            patch=_patch(payload),
+            sealed=seal,
+            patch=_patch(payload, sealed=sealed),
         )
 
 
@@ -95,7 +111,6 @@ class Custom:
     segments: Segments | None
     version: str | None
     ecus: Mapping[str, EcuOrder]
-    sealed: bool
 
     @classmethod
     def from_json(cls, found: Mapping[str, object]) -> Custom:
@@ -122,26 +137,26 @@ class Custom:
                 )
                 for name, order in fields.at_most(ecus, MAX_ECUS, "ecus").items()
             },
-            sealed="encryption" in found,
         )
 
 
-def _patch(payload: Mapping[str, object]) -> Patch | None:
+def _patch(payload: Mapping[str, object], *, sealed: bool) -> Patch | None:
     if payload.get("mcu") is None:
         return None
-    if "sealed" in payload:  # differences would show what the seal hides
+    if sealed:  # differences would show what the seal hides
         raise MalformedError("a patch in plain bytes beside a sealed payload")
     found = fields.member(payload, "mcu")
     _plain_name(found)
     return Patch.from_json(found)
 
 
-def _container(found: Mapping[str, object], *, delta: bool) -> Container:
+def _container(found: Mapping[str, object], *, delta: bool, sealed: bool) -> Container:
     container = Container.from_json(found)
     _plain_name(found)
     for bounded in ("length", "head_length", *(["base_length"] if delta else [])):
         fields.count(found, bounded, 1, MAX_LENGTH)
-    if container.head_length > container.length:
+    length = plain_length(container.length) if sealed else container.length
+    if container.head_length > length:
         raise MalformedError("the head of a container is longer than the container")
     if delta != (container.base_sha256 is not None):
         raise MalformedError("a delta needs a base, and a full container has none")

@@ -253,7 +253,7 @@ class Wrap:
         count(found, "v", 1, 1)
         return cls(
             kem=text(found, "kem", 32),
-            kid=text(found, "kid", 16),
+            kid=digest(found, "kid", 8).hex(),
             data=base64(found, "data", WRAP_MAX),
         )
 
@@ -283,7 +283,10 @@ class Seal:
         """
         count(found, "v", 1, 1)
         if text(found, "alg", 32) != SEAL_ALGORITHM:
-            raise MalformedError("the payload is sealed by an algorithm unknown here")
+            raise MalformedError(
+                "the payload is sealed by an algorithm unknown here",
+                hint="update the agent first, or publish the image unsealed",
+            )
         return cls(Wrap.from_json(member(found, "wrap")))
 
 

@@ -16,7 +16,6 @@ from itertools import pairwise
 from sealift.core.delegation import Found
 from sealift.core.errors import (
     CounterError,
-    DecryptError,
     DelegationError,
     DigestError,
     HardwareError,
@@ -118,11 +117,11 @@ def instruct(
     ``floors`` the release counter of the confirmed release of each ECU.
 
     Raises:
-        MismatchError: length, a hash, hardware ids or release counter differ.
+        MismatchError: length, a hash, hardware ids or release counter differ, or one
+            says that the image travels sealed and the other that it does not (C7).
         HardwareError: W2, the image is not for this hardware.
         CounterError: W4, the release counter is below the ECU's floor.
         DigestError: P4, a hash algorithm we do not know: never "no hash".
-        DecryptError: the payload is sealed, which this version cannot open (C7).
         MalformedError: the Image entry lacks must_match, payload or release.
     """
     image, must_match = found.target, _require_same(order, found.target)
@@ -131,17 +130,17 @@ def instruct(
             f"{order.path} is not for {order.unit.hardware_id}", ecu=order.ecu_id
         )
     _require_counter(order, floors)
-    _refuse_sealed(order, image)
     return Instruction(
         ecu_id=order.ecu_id,
         hardware_id=order.unit.hardware_id,
-        artifact=_artifact(order.path, image, must_match),
+        artifact=_artifact(order, image, must_match),
         full=order.unit.full,
         delta=order.unit.delta,
         bytes_max=order.unit.bytes_max,
         director_version=director.targets.body.version,
         targets_sha256=director.targets.sha256,
         deployment=order.unit.deployment,
+        sealed=order.unit.sealed,
         patch=order.unit.patch,
     )
 
@@ -164,24 +163,22 @@ def _require_same(order: Order, image: Target) -> MustMatch:
     return must_match
 
 
-def _refuse_sealed(order: Order, image: Target) -> None:
-    sealed = order.unit.sealed or any(
-        target.custom is not None and target.custom.sealed
-        for target in (order.target, image)
-    )
-    if sealed:
-        raise DecryptError(
-            f"{order.path} is encrypted, which this agent cannot open",
-            hint="update the agent first, or publish the image unencrypted",
+def _require_sealed_alike(order: Order, segments: Segments) -> None:
+    """Whether an image is secret is the word of the offline keys (C7)."""
+    if segments.sealed != (order.unit.sealed is not None):
+        raise MismatchError(
+            f"{order.path} is sealed in one repository and not in the other",
             path=order.path,
         )
 
 
-def _artifact(path: str, image: Target, must_match: MustMatch) -> Artifact:
+def _artifact(order: Order, image: Target, must_match: MustMatch) -> Artifact:
+    path = order.path
     for name in image.hashes:
         if name not in HASHES:
             raise DigestError(f"{path}: hash algorithm {name} is unknown", path=path)
     segments, version = _release(path, image)
+    _require_sealed_alike(order, segments)
     sha512 = image.hashes.get("sha512")
     return Artifact(
         name=path,

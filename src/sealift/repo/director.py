@@ -13,6 +13,9 @@ issued = issue(device_id, orders, issued, reported=..., signers=..., now=now)
 * X1: ``device_id`` and ``issued`` stand in all three files.
 * D11: a new version is above our own record and above what the device reported, the
   latter followed by at most 2^20 at once, so that a lying device cannot burn the range.
+* A sealed order carries the content key wrapped for this device, for these Targets and
+  for nothing else. The wrap is made when they are signed and is never itself a reason
+  to sign; another key of the device is.
 * D12: a Timestamp with under half of its life left is signed anew, also without news;
   Targets and Snapshot with under a quarter.
 """
@@ -26,9 +29,18 @@ from typing import TYPE_CHECKING, Any
 
 from tuf.api.metadata import MetaFile, Snapshot, Targets, Timestamp
 
+from sealift.core.encryption import TENANT, wrap, wrap_info
 from sealift.core.errors import LimitError, MalformedError
+from sealift.core.hpke import new_private
 from sealift.core.metadata import DIRECTOR
-from sealift.repo.entries import Order, check_text, director_entries
+from sealift.core.types import Wrap
+from sealift.repo.entries import (
+    Order,
+    Sealing,
+    blank_wraps,
+    check_text,
+    director_entries,
+)
 from sealift.repo.repository import SPEC_VERSION, RoleFile, read, sign, span, utc_text
 from sealift.repo.repository import issued as issued_at
 
@@ -44,6 +56,7 @@ __all__ = [
     "Issued",
     "Lifetimes",
     "Order",
+    "Sealing",
     "Step",
     "Versions",
     "issue",
@@ -169,7 +182,8 @@ def next_step(
     """Decide what must be signed for a device; signs nothing.
 
     ALL without a record, with other orders, when Targets or Snapshot grow old, or when
-    the device knows higher versions than we do (a database was restored).
+    the device knows higher versions than we do (a database was restored). No content
+    key is asked for.
 
     Raises:
         MalformedError, LimitError, UnsafeNameError: orders no metadata may hold.
@@ -178,7 +192,7 @@ def next_step(
     if previous is None or reported.above(previous.versions):
         return Step.ALL
     known = read(previous.targets, Targets, limits=DIRECTOR).signed
-    if known.targets != entries or now >= previous.content_renew_at:
+    if blank_wraps(known.targets) != entries or now >= previous.content_renew_at:
         return Step.ALL
     return Step.TIMESTAMP if now >= previous.timestamp_renew_at else Step.KEEP
 
@@ -201,6 +215,7 @@ def issue(
     Raises:
         MalformedError, LimitError, UnsafeNameError: orders no metadata may hold, or
             ``previous`` is of another device. KeyUnreadableError: a signer failed.
+            Whatever ``content_key`` of a sealed order raises.
     """
     check_text(device_id)
     if previous is not None and previous.device_id != device_id:
@@ -219,7 +234,26 @@ def issue(
                 next_version(own.timestamp, reported.timestamp),
             )
             made = _Maker(device_id, now, lifetimes)
-            return made.all(director_entries(wanted), versions, signers)
+            wraps = _wraps(device_id, wanted, versions.targets)
+            return made.all(director_entries(wanted, wraps), versions, signers)
+
+
+def _wraps(device_id: str, orders: Iterable[Order], version: int) -> dict[str, Wrap]:
+    """The content keys of all sealed orders, by ECU id, for these Targets only."""
+    return {
+        order.ecu_id: _wrap(order.sealing, device_id, order, version)
+        for order in orders
+        if order.sealing is not None
+    }
+
+
+def _wrap(sealing: Sealing, device_id: str, order: Order, version: int) -> Wrap:
+    kem, public = sealing.recipient.kem, sealing.recipient.public
+    path, sealed_sha256 = order.artifact.name, order.full.sha256
+    info = wrap_info(TENANT, device_id, order.ecu_id, path, sealed_sha256, version)
+    ephemeral = new_private(kem, sealing.draw)
+    data = wrap(kem, public, sealing.content_key(), info, ephemeral)
+    return Wrap(kem, sealing.recipient.kid, data)
 
 
 def _timestamp_only(

@@ -3,28 +3,32 @@
 One artifact has the same path, length, hashes and ``must_match`` in both repositories;
 what each repository adds is written here side by side, so that they cannot drift apart.
 
-Image (offline keys): ``custom.payload = {segment_size, segment_root}`` and
+Image (offline keys): ``custom.payload = {segment_size, segment_root, sealed?}`` and
 ``custom.release = {version, sequence}``. Director (online keys): ``custom.ecus``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tuf.api.metadata import TargetFile
 
+from sealift.core.encryption import plain_length
 from sealift.core.errors import LimitError, MalformedError, UnsafeNameError
-from sealift.core.types import Artifact
+from sealift.core.types import Artifact, Seal, Wrap
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from sealift.core.hpke import Recipient
     from sealift.core.types import Container, Patch
 
 __all__ = [
     "Listed",
     "Order",
+    "Sealing",
+    "blank_wraps",
     "check",
     "check_must_match",
     "check_name",
@@ -47,12 +51,14 @@ class Listed:
     """An artifact in Image Targets.
 
     ``sequence`` orders a product's releases; ``sbom_sha256`` binds the list of what is
-    inside to the release, if the vendor gave one.
+    inside to the release, if the vendor gave one. A ``sealed`` one travels encrypted
+    and is refused by devices otherwise.
     """
 
     artifact: Artifact
     sequence: int
     sbom_sha256: bytes | None = None
+    sealed: bool = False
 
     @property
     def line(self) -> str:
@@ -61,11 +67,26 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealing:
+    """What it takes to wrap the content key of sealed containers for a device.
+
+    ``content_key`` opens the key at the moment it is needed, which is when Targets are
+    signed and not at every poll; ``draw(count)`` gives random bytes. Two are equal if
+    they are for the same recipient.
+    """
+
+    recipient: Recipient
+    content_key: Callable[[], bytes] = field(compare=False, repr=False)
+    draw: Callable[[int], bytes] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What one ECU shall run, and the containers that can bring it there.
 
     ``bytes_max`` caps the body bytes of the transfer; ``deployment`` is the server's
-    own label and comes back in the device's report.
+    own label and comes back in the device's report. With ``sealing`` every container is
+    a sealed file.
     """
 
     ecu_id: str
@@ -76,6 +97,7 @@ class Order:
     bytes_max: int | None = None
     deployment: str | None = None
     patch: Patch | None = None
+    sealing: Sealing | None = None
 
 
 def image_entry(found: Listed) -> TargetFile:
@@ -88,16 +110,13 @@ def image_entry(found: Listed) -> TargetFile:
     check(artifact)
     if not 0 < found.sequence <= COUNT_MAX:
         raise LimitError(f"release sequence {found.sequence} is out of range")
-    return _entry(
-        artifact,
-        {
-            "payload": {
-                "segment_size": artifact.segment_size,
-                "segment_root": artifact.segment_root.hex(),
-            },
-            "release": _release(found),
-        },
-    )
+    payload: dict[str, Any] = {
+        "segment_size": artifact.segment_size,
+        "segment_root": artifact.segment_root.hex(),
+    }
+    if found.sealed:
+        payload["sealed"] = True
+    return _entry(artifact, {"payload": payload, "release": _release(found)})
 
 
 def listed(path: str, target: TargetFile) -> Listed:
@@ -114,10 +133,16 @@ def listed(path: str, target: TargetFile) -> Listed:
         ) from error
 
 
-def director_entries(orders: Iterable[Order]) -> dict[str, TargetFile]:
+def director_entries(
+    orders: Iterable[Order], wraps: Mapping[str, Wrap] | None = None
+) -> dict[str, TargetFile]:
     """The Director's entries by path; ECUs with the same artifact share one.
 
+    ``wraps`` are those of sealed orders by ECU id. Without them the entries are good
+    for comparing only: see :func:`blank_wraps`.
+
     Raises:
+        LengthError: a sealed container of a length no sealed file has.
         MalformedError: an ECU id twice (G7), or two artifacts under one name.
         LimitError, UnsafeNameError: a value no metadata may hold.
     """
@@ -130,11 +155,24 @@ def director_entries(orders: Iterable[Order]) -> dict[str, TargetFile]:
             raise MalformedError(f"ECU {order.ecu_id!r} is ordered twice")
         if artifacts.setdefault(name, order.artifact) != order.artifact:
             raise MalformedError(f"two different artifacts are called {name!r}")
-        ecus.setdefault(name, {})[order.ecu_id] = _ecu(order)
+        ecus.setdefault(name, {})[order.ecu_id] = _ecu(order, wraps or {})
     return {
         name: _entry(artifact, {"ecus": ecus[name]})
         for name, artifact in artifacts.items()
     }
+
+
+def blank_wraps(entries: Mapping[str, TargetFile]) -> Mapping[str, TargetFile]:
+    """The Director's entries with every wrap emptied, in place: for whom, not what.
+
+    A wrap is made of fresh randomness each time, so it never compares; the recipient's
+    key id beside it does.
+    """
+    for entry in entries.values():
+        for ecu in entry.custom["ecus"].values():
+            if "sealed" in ecu["payload"]:
+                ecu["payload"]["sealed"]["wrap"]["data"] = ""
+    return entries
 
 
 def must_match(artifact: Artifact) -> dict[str, Any]:
@@ -227,7 +265,7 @@ def _release(found: Listed) -> dict[str, Any]:
     return {**release, "sbom_sha256": found.sbom_sha256.hex()}
 
 
-def _ecu(order: Order) -> dict[str, Any]:
+def _ecu(order: Order, wraps: Mapping[str, Wrap]) -> dict[str, Any]:
     for text in (order.ecu_id, order.hardware_id, order.deployment or "-"):
         check_text(text)
     payload: dict[str, Any] = {"full": order.full.to_json()}
@@ -235,12 +273,25 @@ def _ecu(order: Order) -> dict[str, Any]:
         payload["delta"] = order.delta.to_json()
     if order.patch is not None:
         payload["mcu"] = order.patch.to_json()
+    if order.sealing is not None:
+        payload["sealed"] = _seal(order, order.sealing.recipient, wraps)
     found: dict[str, Any] = {"hardware_id": order.hardware_id, "payload": payload}
     if order.bytes_max is not None:
         found["bytes_max"] = order.bytes_max
     if order.deployment is not None:
         found["deployment"] = order.deployment
     return found
+
+
+def _seal(
+    order: Order, recipient: Recipient, wraps: Mapping[str, Wrap]
+) -> dict[str, Any]:
+    if order.patch is not None:
+        raise MalformedError("a patch in plain bytes beside a sealed payload")
+    for container in filter(None, (order.full, order.delta)):
+        plain_length(container.length)
+    blank = Wrap(recipient.kem, recipient.kid, b"")
+    return Seal(wraps.get(order.ecu_id, blank)).to_json()
 
 
 def _listed(path: str, target: TargetFile) -> Listed:
@@ -263,7 +314,12 @@ def _listed(path: str, target: TargetFile) -> Listed:
     )
     if type(release["sequence"]) is not int:
         raise TypeError("the release sequence is not an integer")
-    sbom = release.get("sbom_sha256")
+    sbom, sealed = release.get("sbom_sha256"), payload.get("sealed", False)
+    if not isinstance(sealed, bool):
+        raise TypeError("sealed is neither true nor false")
     return Listed(
-        artifact, release["sequence"], None if sbom is None else bytes.fromhex(sbom)
+        artifact,
+        release["sequence"],
+        None if sbom is None else bytes.fromhex(sbom),
+        sealed,
     )

@@ -9,10 +9,10 @@ import pytest
 
 from sealift.core.errors import (
     CounterError,
-    DecryptError,
     DelegationError,
     DigestError,
     HardwareError,
+    LengthError,
     LimitError,
     MalformedError,
     MisdirectedError,
@@ -22,7 +22,7 @@ from sealift.core.errors import (
     UnsafeNameError,
 )
 from sealift.core.trusted import director_rules, image_rules
-from sealift.core.types import Container, Instruction
+from sealift.core.types import Container, Instruction, Seal, Wrap
 from sealift.core.uptane import admit, instruct
 from tests.maker import Body, Client, Repository
 
@@ -245,19 +245,99 @@ def test_W4_the_counter_may_not_go_below_the_order_in_force(
         refused(world, CounterError)
 
 
-# ── what is not there yet, or malformed ──────────────────────────────────────────────
-@pytest.mark.parametrize("where", ["image", "director", "unit", "payload"])
-def test_C7_a_sealed_payload_is_refused_clearly(world: World, where: str) -> None:
-    place = {
-        "image": world.vouched["custom"],
-        "director": world.ordered["custom"],
-        "unit": world.order,
-        "payload": world.order["payload"],
-    }[where]
-    place["sealed" if where == "payload" else "encryption"] = {"v": 1}
-    refused(world, DecryptError)
+# ── C7: sealed payloads ──────────────────────────────────────────────────────────────
+SEAL: Body = {
+    "v": 1,
+    "alg": "cobblestone-256",
+    "wrap": {"v": 1, "kem": "x25519", "kid": "ab" * 8, "data": "AAAA"},
+}
 
 
+def seal(world: World, *, ordered: bool = True, vouched: bool = True) -> None:
+    if ordered:
+        world.order["payload"]["sealed"] = copy.deepcopy(SEAL)
+    if vouched:
+        world.vouched["custom"]["payload"]["sealed"] = True
+
+
+def test_C7_an_image_sealed_in_both_repositories_is_ordered_sealed(
+    world: World,
+) -> None:
+    """The instruction carries the seal, and keeps it over the journal."""
+    seal(world)
+    (instruction,) = world.instructions()
+    assert instruction.sealed == Seal(Wrap("x25519", "ab" * 8, bytes(3)))
+    assert Instruction.from_json(instruction.to_json()) == instruction
+
+
+@pytest.mark.parametrize("said", ["ordered", "vouched"])
+def test_C7_sealed_in_one_repository_only_is_refused(world: World, said: str) -> None:
+    """Nobody but the vendor's offline keys says whether an image is secret."""
+    seal(world, ordered=said == "ordered", vouched=said == "vouched")
+    refused(world, MismatchError)
+    world.vouched["custom"]["payload"]["sealed"] = False
+    if said == "vouched":
+        assert world.instructions()[0].sealed is None
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"alg": "aes-ctr"}, MalformedError),
+        ({"alg": None}, MalformedError),
+        ({"v": 2}, LimitError),
+        ({"wrap": None}, MalformedError),
+        ({"wrap": SEAL["wrap"] | {"v": 2}}, LimitError),
+        ({"wrap": SEAL["wrap"] | {"kid": "AB" * 8}}, MalformedError),
+        ({"wrap": SEAL["wrap"] | {"kid": "ab"}}, MalformedError),
+        ({"wrap": SEAL["wrap"] | {"data": ""}}, MalformedError),
+        ({"wrap": SEAL["wrap"] | {"data": "AAA"}}, MalformedError),
+        ({"wrap": SEAL["wrap"] | {"data": "AAAB" * 684}}, LimitError),
+    ],
+)
+def test_C7_a_seal_is_described_strictly(
+    world: World, change: Body, error: type[SealiftError]
+) -> None:
+    """One version, one algorithm: anything else is refused before it is tried."""
+    seal(world)
+    world.order["payload"]["sealed"] |= change
+    refused(world, error)
+
+
+def test_C7_an_unknown_algorithm_says_what_to_do(world: World) -> None:
+    seal(world)
+    world.order["payload"]["sealed"]["alg"] = "cobblestone-512"
+    with pytest.raises(MalformedError) as caught:
+        world.instructions()
+    assert caught.value.hint is not None
+    assert "update the agent" in caught.value.hint
+
+
+@pytest.mark.parametrize("which", ["full", "delta"])
+def test_C7_no_sealed_file_has_an_impossible_length(world: World, which: str) -> None:
+    """Its last chunk would be shorter than a tag: nothing is fetched to find out."""
+    seal(world)
+    world.order["payload"]["delta"] = dict(DELTA)
+    world.order["payload"][which] |= {"length": 56 + 16_400 + 15, "head_length": 180}
+    refused(world, LengthError)
+
+
+def test_C7_a_sealed_head_must_fit_the_plain_bytes(world: World) -> None:
+    """A head as long as the file cannot be inside it."""
+    seal(world)
+    world.order["payload"]["full"] |= {"length": 1000, "head_length": 1000 - 72}
+    assert len(world.instructions()) == 1
+    world.order["payload"]["full"] |= {"head_length": 1000 - 71}
+    refused(world, MalformedError)
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None, {}])
+def test_C7_sealed_is_true_or_false(world: World, value: object) -> None:
+    world.vouched["custom"]["payload"]["sealed"] = value
+    refused(world, MalformedError)
+
+
+# ── malformed ────────────────────────────────────────────────────────────────────────
 def test_P4_an_unknown_hash_algorithm_is_refused(world: World) -> None:
     for entry in (world.ordered, world.vouched):
         entry["hashes"]["md5"] = "77" * 16

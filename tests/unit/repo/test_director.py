@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from sealift.core.encryption import unwrap, wrap_info
 from sealift.core.errors import (
+    DecryptError,
+    LengthError,
     LimitError,
     MalformedError,
     MisdirectedError,
     UnsafeNameError,
 )
+from sealift.core.hpke import PrivateKey
 from sealift.core.metadata import DIRECTOR, Profile, Reader
 from sealift.core.trust import accept, resume, wanted
 from sealift.core.trusted import Complete, Want, director_rules
+from sealift.core.types import Patch, PatchKind, Seal
 from sealift.repo.director import (
     JUMP_MAX,
     DirectorSigners,
     Issued,
     Lifetimes,
+    Order,
+    Sealing,
     Step,
     Versions,
     issue,
@@ -32,6 +40,7 @@ from sealift.repo.repository import sign
 from tests.vendor import (
     NOW,
     artifact,
+    container,
     director_root,
     director_signers,
     online,
@@ -40,6 +49,7 @@ from tests.vendor import (
 )
 
 HOUR = timedelta(hours=1)
+PATCH = Patch(PatchKind.SEQUENTIAL, "x.patch", 9, bytes(32), 9, bytes(32), 8, 7)
 
 
 def issued(*orders: Any, device: str = "dev-1", now: datetime = NOW) -> Issued:
@@ -218,6 +228,162 @@ def test_bad_orders_are_refused(what: str) -> None:
     error, orders = BAD[what]
     with pytest.raises(error):
         issued(*orders)
+
+
+# ── C7: sealed orders ────────────────────────────────────────────────────────────────
+OWN = PrivateKey("x25519", bytes([1] * 32))
+CONTENT_KEY = bytes(range(32))
+
+
+class Sealer:
+    """A source of content keys and chance that counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.drawn = 0
+
+    def content_key(self) -> bytes:
+        self.opened += 1
+        return CONTENT_KEY
+
+    def draw(self, count: int) -> bytes:
+        self.drawn += 1
+        return bytes([self.drawn + 1] * count)
+
+    def order(self, own: PrivateKey = OWN, **changes: Any) -> Order:
+        sealing = Sealing(own.recipient, self.content_key, self.draw)
+        full = replace(container(), name="rootfs-1.0.0.full.sealed")
+        return order(**{"full": full, "sealing": sealing, **changes})
+
+
+def seal_of(found: Issued, ecu: str = "dev-1-main") -> Seal:
+    (target,) = verified(found).targets.body.targets.values()
+    assert target.custom is not None
+    seal = target.custom.ecus[ecu].sealed
+    assert seal is not None
+    return seal
+
+
+def content_key(found: Issued, own: PrivateKey, **named: Any) -> bytes:
+    """What the device ``dev-1`` makes of the wrap it was issued."""
+    bound = {
+        "tenant": "default",
+        "device_id": "dev-1",
+        "ecu_id": "dev-1-main",
+        "path": "board/rootfs-1.0.0.img",
+        "sealed_sha256": container().sha256,
+        "director_version": found.versions.targets,
+    }
+    data = seal_of(found).wrap.data
+    return unwrap(own.kem, own.public, own.dh, data, wrap_info(**{**bound, **named}))
+
+
+@pytest.mark.parametrize("kem", ["x25519", "p256"])
+def test_C7_a_sealed_order_carries_the_key_for_this_device_alone(kem: str) -> None:
+    """The wrap opens with the device's key, and only for what it was made for."""
+    own = PrivateKey(kem, bytes([1] * 32))
+    found = issued(Sealer().order(own))
+    assert seal_of(found).wrap.kid == own.recipient.kid
+    assert content_key(found, own) == CONTENT_KEY
+    for wrong in ({"director_version": 2}, {"ecu_id": "x"}, {"device_id": "dev-2"}):
+        with pytest.raises(DecryptError):
+            content_key(found, own, **wrong)
+    with pytest.raises(DecryptError):
+        content_key(found, PrivateKey(kem, bytes([3] * 32)))
+
+
+def test_C7_a_wrap_alone_is_no_reason_to_sign() -> None:
+    """An unchanged sealed order is kept, and costs neither chance nor a content key."""
+    sealer = Sealer()
+    before = issued(sealer.order())
+    assert (sealer.opened, sealer.drawn) == (1, 1)
+    after = issue(
+        "dev-1", [sealer.order()], before, signers=director_signers(), now=NOW + HOUR
+    )
+    assert after is before
+    assert (sealer.opened, sealer.drawn) == (1, 1)
+
+
+def test_C7_a_renewed_timestamp_keeps_the_wrap() -> None:
+    """It is bound to the version of Targets, which stays."""
+    sealer = Sealer()
+    before = issued(sealer.order())
+    later = NOW + 13 * HOUR
+    after = issue(
+        "dev-1", [sealer.order()], before, signers=director_signers(), now=later
+    )
+    assert after.versions == Versions(1, 1, 2)
+    assert seal_of(after) == seal_of(before)
+
+
+def test_C7_renewed_targets_carry_a_new_wrap() -> None:
+    """Fresh randomness, the new version, and the old wrap opens nothing there."""
+    sealer = Sealer()
+    before = issued(sealer.order())
+    after = issue(
+        "dev-1",
+        [sealer.order()],
+        before,
+        signers=director_signers(),
+        now=NOW + 20 * HOUR,
+    )
+    assert after.versions.targets == 2
+    assert seal_of(after).wrap.data != seal_of(before).wrap.data
+    assert content_key(after, OWN) == CONTENT_KEY
+
+
+@pytest.mark.parametrize("kem", ["x25519", "p256"])
+def test_C7_another_key_of_the_device_is_a_reason_to_sign(kem: str) -> None:
+    """A device that was given a new key gets a wrap for it at once."""
+    sealer, other = Sealer(), PrivateKey(kem, bytes([5] * 32))
+    before = issued(sealer.order())
+    wanted = [sealer.order(other)]
+    assert next_step(before, wanted, now=NOW) is Step.ALL
+    after = issue("dev-1", wanted, before, signers=director_signers(), now=NOW)
+    assert content_key(after, other) == CONTENT_KEY
+
+
+def test_C7_sealed_or_not_is_a_reason_to_sign() -> None:
+    """The same containers without the seal are another order."""
+    sealed = Sealer().order()
+    before = issued(sealed)
+    assert next_step(before, [replace(sealed, sealing=None)], now=NOW) is Step.ALL
+    assert next_step(issued(replace(sealed, sealing=None)), [sealed], now=NOW) is (
+        Step.ALL
+    )
+
+
+def test_C7_each_ecu_has_a_wrap_of_its_own() -> None:
+    """Two units with one artifact: one key, two wraps that cannot be exchanged."""
+    sealer = Sealer()
+    found = issued(sealer.order(), sealer.order(ecu_id="dev-1-spare"))
+    assert seal_of(found) != seal_of(found, "dev-1-spare")
+    assert content_key(found, OWN) == CONTENT_KEY
+
+
+def test_C7_no_content_key_is_shown_by_accident() -> None:
+    """Neither the order nor the files say the key in clear."""
+    sealer = Sealer()
+    found = issued(sealer.order())
+    assert CONTENT_KEY.hex() not in found.targets.decode()
+    assert "content_key" not in repr(sealer.order())
+
+
+BAD_SEALED: dict[str, Any] = {
+    "a length no sealed file has": (
+        LengthError,
+        {"full": replace(container(), length=56 + 16_400 + 3)},
+    ),
+    "a patch in the open": (MalformedError, {"patch": PATCH}),
+}
+
+
+@pytest.mark.parametrize("what", BAD_SEALED)
+def test_C7_bad_sealed_orders_are_refused(what: str) -> None:
+    """Nothing is signed that no device could take, or that tells what is sealed."""
+    error, changes = BAD_SEALED[what]
+    with pytest.raises(error):
+        issued(Sealer().order(**changes))
 
 
 def test_a_record_of_another_device_is_refused() -> None:

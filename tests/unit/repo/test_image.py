@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -51,6 +52,7 @@ from tests.vendor import (
 HOUR = timedelta(hours=1)
 FIRST = Listed(artifact("1.0.0", 1), 1)
 SECOND = Listed(artifact("1.1.0", 2), 2, sbom_sha256=b"s" * 32)
+SEALED = Listed(artifact("1.2.0", 2), 3, sealed=True)
 
 
 def verified(store: DictStore, now: Any = NOW) -> Complete:
@@ -75,11 +77,28 @@ def test_a_device_accepts_what_was_published() -> None:
 
 
 def test_entries_come_back_as_the_artifacts_they_were() -> None:
-    """core.types.Artifact, sequence and SBOM survive the way through metadata."""
+    """Artifact, sequence, SBOM and seal survive the way through metadata."""
     vendor = Vendor()
-    raw = vendor.targets(FIRST, SECOND)
+    raw = vendor.targets(FIRST, SECOND, SEALED)
     found = artifacts(read(raw, Targets).signed)
-    assert found == {entry.artifact.name: entry for entry in (FIRST, SECOND)}
+    assert found == {entry.artifact.name: entry for entry in (FIRST, SECOND, SEALED)}
+
+
+def test_C7_a_published_name_never_stops_being_sealed() -> None:
+    """Sealed or not is part of what a name stands for, like its digest."""
+    vendor = Vendor()
+    current = read(vendor.targets(SEALED), Targets).signed
+    with pytest.raises(ConflictError):
+        vendor.targets(replace(SEALED, sealed=False), current=current)
+
+
+def test_C7_sealed_is_true_or_false() -> None:
+    """An entry that says something else is not one of ours."""
+    targets = read(Vendor().targets(SEALED), Targets).signed
+    entry = targets.targets[SEALED.artifact.name]
+    entry.custom["payload"]["sealed"] = "yes"
+    with pytest.raises(MalformedError):
+        artifacts(targets)
 
 
 class Recording(DictStore):
