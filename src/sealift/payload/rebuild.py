@@ -1,0 +1,174 @@
+"""Make an image of a container and its base, with the decoder that devices have.
+
+What is there already and right is kept, so a run that was stopped goes on where it was;
+what a modified base spoils is taken from the full container (``payload.md`` 1.6, 1.7).
+The caller opens files and gives the finished one its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, Protocol
+
+from sealift.core.container import Op, open_head
+from sealift.core.errors import DigestError, PatchError
+from sealift.core.payload import check_frame, open_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sealift.core.container import ReadAt, Segment
+    from sealift.core.delta import Base
+    from sealift.core.types import Artifact
+    from sealift.payload.facts import Facts
+
+    Progress = Callable[[str, int, int], None]
+
+_FROM_BASE: Final = frozenset({Op.COPY, Op.DELTA})
+
+
+class Target(Protocol):
+    """The image that is to be: what is written so far, zeros where nothing is."""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """These bytes, fewer only where it ends."""
+        ...
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write all of ``data``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A container that can be read, and what is known of it."""
+
+    read_at: ReadAt
+    facts: Facts
+
+    def segments(self) -> Iterable[Segment]:
+        """Its segments, after its head was verified.
+
+        Raises:
+            PayloadError, FormatError: it is not the one of the facts.
+        """
+        facts = self.facts
+        return open_head(self.read_at, facts.artifact, facts.container).segments()
+
+    def plain(self, segment: Segment, base: Base | None = None) -> bytes:
+        """The bytes of one segment, verified.
+
+        Raises:
+            PayloadError, LimitError: it does not come out.
+        """
+        raw = b""
+        if segment.framed:
+            raw = self.read_at(segment.frame_offset, segment.frame_length)
+        return open_frame(check_frame(segment, raw), base)
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What was done: segments by how they came about, and bytes that healing took."""
+
+    kept: int = 0
+    made: int = 0
+    repaired: int = 0
+    repair_bytes: int = 0
+
+
+def rebuild(
+    source: Source,
+    base: Base | None,
+    target: Target,
+    full: Source | None = None,
+    progress: Progress = lambda *_: None,
+) -> Rebuilt:
+    """Fill ``target`` with the image of ``source`` and read it back.
+
+    ``full`` is the full container of the same image; it heals what a modified base
+    spoils. ``progress(step, done, total)`` counts bytes in "building" and "verifying".
+
+    Raises:
+        DigestError, PatchError: the container is wrong, or the base is not the one it
+            was made for and there is no ``full``.
+        PayloadError, FormatError: a head is not the one of the facts.
+    """
+    artifact = source.facts.artifact
+    healer = _Healer(full, artifact) if full is not None else None
+    done = Rebuilt()
+    for segment in source.segments():
+        _fill(segment, source, base, target, healer, done)
+        progress("building", segment.offset + segment.length, artifact.length)
+    _verify(target, artifact.length, artifact.sha256, progress)
+    return done
+
+
+def _fill(
+    segment: Segment,
+    source: Source,
+    base: Base | None,
+    target: Target,
+    healer: _Healer | None,
+    done: Rebuilt,
+) -> None:
+    found = target.read_at(segment.offset, segment.length)
+    if len(found) == segment.length and sha256(found).digest() == segment.sha256:
+        done.kept += 1
+        return
+    try:
+        plain = source.plain(segment, base)
+        done.made += 1
+    except (DigestError, PatchError) as error:
+        if segment.op not in _FROM_BASE or base is None:
+            raise
+        if healer is None:
+            raise _spoiled(segment, error) from error
+        plain = healer.plain(segment)
+        done.repaired += 1
+        done.repair_bytes += healer.cost(segment)
+    target.write_at(segment.offset, plain)
+
+
+def _spoiled(segment: Segment, error: DigestError | PatchError) -> DigestError:
+    return DigestError(
+        f"segment {segment.index} does not come out: the base is not, or is no longer, "
+        f"the image this delta starts from ({error.message})",
+        hint="--full FULL takes such segments from the full container",
+        segment=segment.index,
+    )
+
+
+class _Healer:
+    """Segments of the full container, by number."""
+
+    def __init__(self, full: Source, artifact: Artifact) -> None:
+        if full.facts.container.base_sha256 is not None:
+            raise PatchError("the container to repair from is a delta, not a full one")
+        if full.facts.artifact.segment_root != artifact.segment_root:
+            raise DigestError("the container to repair from is of another image")
+        # Against the wanted image, so that number and lengths of segments are its own.
+        self._full = replace(full, facts=replace(full.facts, artifact=artifact))
+        self._segments = tuple(self._full.segments())
+
+    def plain(self, segment: Segment) -> bytes:
+        """That segment."""
+        return self._full.plain(self._segments[segment.index])
+
+    def cost(self, segment: Segment) -> int:
+        """Bytes a device would fetch for it."""
+        return self._segments[segment.index].frame_length
+
+
+def _verify(target: Target, length: int, expected: bytes, progress: Progress) -> None:
+    digest, offset = sha256(), 0
+    while offset < length:
+        piece = target.read_at(offset, min(1 << 20, length - offset))
+        if not piece:
+            break
+        digest.update(piece)
+        offset += len(piece)
+        progress("verifying", offset, length)
+    if digest.digest() != expected:
+        raise DigestError("the image that was built is not the one of the container")
