@@ -8,6 +8,7 @@ because an engine is foreign code that reads whatever images a vendor has.
 
 from __future__ import annotations
 
+import heapq
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -93,19 +94,8 @@ def checked(found: Iterable[Cover], base_length: int, new_length: int) -> Covers
 
 
 def merged(first: Covers, second: Covers) -> Covers:
-    """Both as one; where they overlap, a piece of ``first`` comes before ``second``.
-
-    The two are expected to be disjoint: one lies in the gaps of the other.
-    """
+    """Both as one; the covers of each lie in the gaps of the other."""
     covers = Covers()
-    mine, other = iter(first), iter(second)
-    one, two = next(mine, None), next(other, None)
-    while one or two:
-        if two is None or (one is not None and one.new <= two.new):
-            assert one is not None
-            covers.add(one.new, one.base, one.length)
-            one = next(mine, None)
-        else:
-            covers.add(two.new, two.base, two.length)
-            two = next(other, None)
+    for cover in heapq.merge(first, second, key=lambda cover: cover.new):
+        covers.add(cover.new, cover.base, cover.length)
     return covers

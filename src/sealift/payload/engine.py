@@ -30,14 +30,14 @@ _DIGITS: Final = 9
 
 
 def hdiffpatch_covers(base: bytes, new: bytes) -> Iterator[Cover]:
-    """What ``new`` has in common with ``base``: one thread, about 5 × base + new bytes.
+    """What ``new`` has in common with ``base``: one thread, no limits.
 
     Raises:
         EngineError: the package failed, or its result is not what it should be.
         MissingToolError: the package is not installed.
     """
     try:
-        import hdiffpatch  # noqa: PLC0415 (37 MB, only where deltas are made)
+        import hdiffpatch
     except ImportError as error:
         raise MissingToolError(
             "making deltas needs the package hdiffpatch",
