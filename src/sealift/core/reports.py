@@ -26,6 +26,11 @@ TIME_SOURCES = frozenset({"clock", "build", "metadata", "nts"})
 KEY_STORES = frozenset({"file", "keyring", "pkcs11", "tpm"})
 CRYPTO_PROFILES = frozenset({"classic", "hybrid"})
 VERDICTS = frozenset({"succeeded", "failed", "rolled_back", "superseded"})
+METHODS = frozenset({"none", "delta", "full"})
+
+MAX_ABILITIES = 32
+MAX_ABILITY = 64
+"""Characters of one ability."""
 
 Json = dict[str, object]
 
@@ -96,7 +101,9 @@ class Result:
     """How one attempt ended. ``attempt`` names it, however often it is told.
 
     ``verdict`` is one of :data:`VERDICTS`, ``stage`` the state in which it was decided,
-    ``code`` an error code. Times are UTC, ``transferred`` bytes; ``None`` is unknown.
+    ``code`` an error code. Times are UTC, ``transferred`` body bytes. ``method`` is one
+    of :data:`METHODS`, how the image came; ``repaired`` counts the segments that a
+    changed base cost. ``None`` is unknown.
     """
 
     attempt: str
@@ -112,6 +119,8 @@ class Result:
     started: datetime | None = None
     ended: datetime | None = None
     transferred: int | None = None
+    method: str | None = None
+    repaired: int | None = None
 
     def to_json(self) -> Json:
         """As it stands in a report. ``detail`` is cut and made plain here."""
@@ -129,6 +138,8 @@ class Result:
             "started": self.started and fields.written(self.started),
             "ended": self.ended and fields.written(self.ended),
             "transferred": self.transferred,
+            "method": self.method,
+            "repaired": self.repaired,
         }
 
     @classmethod
@@ -148,6 +159,8 @@ class Result:
             started=_maybe_moment(found, "started"),
             ended=_maybe_moment(found, "ended"),
             transferred=_maybe_count(found, "transferred"),
+            method=_maybe_one_of(found, "method", METHODS),
+            repaired=_maybe_count(found, "repaired"),
         )
 
 
@@ -221,7 +234,10 @@ class Manifest:
     (crypto-and-identity.md section 9); ``previous`` is lower hex SHA-256. ``versions``
     are the trusted metadata versions by repository and role. ``now`` is the time the
     device goes by and ``time_source`` where that comes from. ``key_store`` is where the
-    signing key lives, ``crypto`` what the device can verify.
+    signing key lives, ``crypto`` what the device can verify. ``abilities`` are what its
+    agent can do with payloads: kinds of containers, of seals, of keys content keys are
+    wrapped to. ``kid`` names the decryption key it has now. Agents before these members
+    say neither.
     """
 
     device_id: str
@@ -237,6 +253,8 @@ class Manifest:
     key_store: str
     agent: str
     reports: tuple[EcuReport, ...]
+    abilities: tuple[str, ...] = ()
+    kid: str | None = None
 
     def to_json(self, reports: Mapping[str, Json]) -> Json:
         """The payload that is signed, around the signed reports by ECU id."""
@@ -255,6 +273,8 @@ class Manifest:
             "crypto": self.crypto,
             "key_store": self.key_store,
             "agent": self.agent,
+            "abilities": list(self.abilities),
+            "kid": self.kid,
             "reports": dict(reports),
         }
 
@@ -278,6 +298,10 @@ class Manifest:
             key_store=_one_of(found, "key_store", KEY_STORES),
             agent=fields.text(found, "agent", MAX_ID),
             reports=reports,
+            abilities=fields.texts(found, "abilities", MAX_ABILITIES, MAX_ABILITY)
+            if "abilities" in found
+            else (),
+            kid=_maybe_hash(found, "kid", 8),
         )
 
 
@@ -311,8 +335,14 @@ def _maybe_count(found: Mapping[str, object], name: str) -> int | None:
     return None if found.get(name) is None else fields.count(found, name)
 
 
-def _maybe_hash(found: Mapping[str, object], name: str) -> str | None:
-    return None if found.get(name) is None else fields.digest(found, name, 32).hex()
+def _maybe_one_of(
+    found: Mapping[str, object], name: str, values: frozenset[str]
+) -> str | None:
+    return None if found.get(name) is None else _one_of(found, name, values)
+
+
+def _maybe_hash(found: Mapping[str, object], name: str, size: int = 32) -> str | None:
+    return None if found.get(name) is None else fields.digest(found, name, size).hex()
 
 
 def _maybe_moment(found: Mapping[str, object], name: str) -> datetime | None:

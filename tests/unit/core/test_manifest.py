@@ -74,6 +74,8 @@ RESULT = Result(
     started=NOW,
     ended=NOW,
     transferred=1234,
+    method="delta",
+    repaired=2,
 )
 MAIN = EcuReport(
     ecu_id="dev-0001-main",
@@ -87,6 +89,7 @@ MAIN = EcuReport(
     pending=Pending(b"\x44" * 32, 8, "staging", "d-8"),
     results=(RESULT,),
 )
+NO_ATTACK: dict[str, Any] = {"attack": None, "detail": ""}
 RADIO = EcuReport("dev-0001-radio", "radio-r1", None, NOW, 1, b"\x55" * 16)
 MANIFEST = Manifest(
     device_id="dev-0001",
@@ -102,6 +105,8 @@ MANIFEST = Manifest(
     key_store="file",
     agent="0.1.0",
     reports=(MAIN, RADIO),
+    abilities=("delta/1", "cobblestone-256", "x25519"),
+    kid="ab" * 8,
 )
 
 
@@ -385,7 +390,38 @@ def test_the_example_of_the_document_verifies() -> None:
     example = text.partition("```json\n")[2].partition("```")[0].encode()
     main = {"dev-0001-main": INVENTORY.units["dev-0001-main"]}
     found = verify_manifest(example, replace(INVENTORY, units=main))
-    assert found.reports[0].results == (RESULT,)
+    assert found == replace(MANIFEST, reports=(replace(MAIN, **NO_ATTACK),))
+
+
+def test_a_report_of_the_first_agents_verifies_for_ever() -> None:
+    """They say nothing of payloads: no abilities, no key, no method."""
+    page = Path(__file__).parents[2] / "vectors/sealift/manifest-0.1.0.json"
+    main = {"dev-0001-main": INVENTORY.units["dev-0001-main"]}
+    found = verify_manifest(page.read_bytes(), replace(INVENTORY, units=main))
+    assert (found.abilities, found.kid) == ((), None)
+    assert found.reports[0].results == (replace(RESULT, method=None, repaired=None),)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"abilities": ("a", "a")},
+        {"abilities": ("",)},
+        {"abilities": ("x" * 65,)},
+        {"abilities": tuple(str(n) for n in range(33))},
+        {"kid": "AB" * 8},
+        {"kid": "ab"},
+    ],
+    ids=str,
+)
+def test_what_a_device_can_do_is_said_strictly(changes: dict[str, Any]) -> None:
+    refused(made(replace(MANIFEST, **changes)))
+
+
+@pytest.mark.parametrize("changes", [{"method": "magic"}, {"repaired": -1}], ids=str)
+def test_how_an_image_came_is_said_strictly(changes: dict[str, Any]) -> None:
+    result = replace(RESULT, **changes)
+    refused(made(MANIFEST, replace(MAIN, results=(result,)), RADIO))
 
 
 def test_an_ecdsa_key_signs_reports_too() -> None:
