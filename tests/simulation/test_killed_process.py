@@ -49,7 +49,7 @@ AGENT = """
         def check(self, order):
             return [CheckResult("self-test", kind is Kind.GOOD)]
 
-    def fill(order):
+    def fill(order, _base):
         def filling(into, base):
             for at in range(0, len(image.content), 16):
                 piece = image.content[at : at + 16]

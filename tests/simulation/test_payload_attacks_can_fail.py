@@ -12,6 +12,7 @@ import pytest
 
 from sealift.agent.machine import Done
 from sealift.agent.slot import WorkFiles
+from sealift.core.delta import Base
 from sealift.core.payload import Frame, _decode
 from sealift.core.types import Instruction
 from sealift.sim.attacks.catalogue import row
@@ -34,9 +35,9 @@ def _lax_unpack(packed: bytes, length: int) -> bytes:
         return bytes(length)
 
 
-def _decoded(frame: Frame) -> bytes:
+def _decoded(frame: Frame, base: Base | None = None) -> bytes:
     """A segment that nobody compares with the signed list."""
-    return _decode(frame.segment, frame.raw)
+    return _decode(frame.segment, frame.raw, base)
 
 
 def _lax_digest(found: Any, name: str, _size: int) -> bytes:
@@ -44,9 +45,9 @@ def _lax_digest(found: Any, name: str, _size: int) -> bytes:
     return bytes.fromhex(str(found.get(name)).strip())
 
 
-def _any_name(container: Any) -> str:
+def _any_name(name: str, sha256: bytes) -> str:
     """Where a container lies, by whatever name it has."""
-    return f"director/targets/{container.sha256.hex()}.{container.name}"
+    return f"director/targets/{sha256.hex()}.{name}"
 
 
 def _short(state: Any, order: Instruction) -> bool:
@@ -91,7 +92,7 @@ MUTANTS: list[Mutant] = [
     ("core.container", "_check_digest", _nothing, ("C-08",)),
     ("agent.payload.line", "open_frame", _decoded, ("C-14",)),
     ("core.payload", "unpack", _lax_unpack, ("C-14", "C-15")),
-    ("agent.payload.source", "_path", _any_name, ("C-07",)),
+    ("agent.payload.stream", "target_path", _any_name, ("C-07",)),
     ("core.types", "digest", _lax_digest, ("C-12",)),
     ("agent.shell", "wants", _short, ("C-13",)),
     ("agent.install.ab.AbInstaller", "_reread", _nothing, ("D-01",)),

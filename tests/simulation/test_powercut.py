@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from sealift.agent.ports import Fill, SlotDevice
-    from sealift.core.types import Instruction
+    from sealift.core.types import Artifact, Instruction
 
 RUNS = 20_000
 PLACES = (BEFORE, INSIDE, AFTER, KILLED)
@@ -195,8 +195,8 @@ class WithoutContent(Device):
     def poll(self) -> Sequence[Instruction]:
         return [self.image.order(director_version=7 + min(self.asked, self.present))]
 
-    def _fill(self, order: Instruction) -> Fill:
-        real = super()._fill(order)
+    def _fill(self, order: Instruction, base: Artifact | None) -> Fill:
+        real = super()._fill(order, base)
 
         def fill(into: SlotDevice, base: SlotDevice | None, /) -> None:
             self.asked += 1

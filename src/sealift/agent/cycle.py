@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sealift.agent.journal import Floors, Journal
     from sealift.agent.machine import State
     from sealift.agent.outbox import Outbox
-    from sealift.agent.ports import Answer, Clock, Fill, Storage, Transport
+    from sealift.agent.ports import Answer, Clock, Fill, Moved, Storage, Transport
     from sealift.agent.report import Reporter
     from sealift.agent.shell import AttemptResult, Component
     from sealift.agent.trust import Verifier
@@ -148,10 +148,10 @@ class Cycle:
         return self._summary(rest if self._is_busy() else None)
 
     # ── what the shell asks for ──────────────────────────────────────────────────
-    def _fill(self, order: Instruction) -> Fill:
+    def _fill(self, order: Instruction, base: Artifact | None) -> Fill:
         if self._has.laden():
             raise _LeaveToNextError
-        return self._has.component.fill(order)
+        return self._has.component.fill(order, base)
 
     def _poll(self) -> Sequence[Instruction] | None:
         """P1 to P3: manifest first, then both repositories."""
@@ -190,7 +190,9 @@ class Cycle:
     def _report(self, result: AttemptResult) -> None:
         entry = history.attempt(result, self._has.clock.now())
         entries = history.with_entry(history.read(self._has.storage), entry)
-        self._tell(News(ended=self._ended(result)), {history.RECORD: entries})
+        remarks = tuple(_remarks(result.moved))
+        news = News(ended=self._ended(result), remarks=remarks)
+        self._tell(news, {history.RECORD: entries})
         log.info(
             "attempt",
             verdict=str(result.verdict),
@@ -198,7 +200,11 @@ class Cycle:
             stage=result.stage,
             code=result.code,
             detail=result.detail or None,
+            method=result.moved.method if result.moved else None,
+            received=result.moved.received if result.moved else None,
         )
+        for remark in remarks:
+            log.info("remark", text=remark)
 
     def _report_and_restart(self) -> None:
         """M12 before the machine goes down; nothing is sent on the way back home."""
@@ -222,6 +228,7 @@ class Cycle:
             code=told.code,
             detail=told.detail,
             ended=self._has.verifier.standing().now,
+            transferred=told.moved.received if told.moved else None,
         )
         return Ended(told.ecu_id, result, told.installed)
 
@@ -280,6 +287,16 @@ def settled(states: Mapping[str, State]) -> dict[str, list[bytes]]:
 
 def _base(state: State) -> Artifact | None:
     return state.installed if isinstance(state, Idle) else state.attempt.base
+
+
+def _remarks(moved: Moved | None) -> Iterator[str]:
+    """A base that changes by itself is evidence, though no error."""
+    if moved is not None and moved.repaired:
+        yield (
+            f"{moved.repaired} segments could not be made of what runs and were "
+            "repaired from the full container: the running slot was changed, "
+            "or the delta is badly made"
+        )
 
 
 def _digests(state: State) -> Iterator[bytes]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sealift.agent.journal import Floors
-    from sealift.agent.ports import Clock, Fill, Health, Installer
+    from sealift.agent.ports import Clock, Fill, Health, Installer, Moved
     from sealift.core.types import Artifact, Instruction
 
 
@@ -46,9 +46,12 @@ if TYPE_CHECKING:
 class Component:
     """One updatable part of the device: an installer with a serial.
 
-    ``fill`` makes the :class:`~sealift.agent.ports.Fill` for an order. ``restart``
-    restarts what the component lives in; it may raise ``SystemExit`` or return while
-    the restart is under way, then it is called again after ``Limits.restart_seconds``.
+    ``fill(order, base)`` makes the :class:`~sealift.agent.ports.Fill` for an order;
+    ``base`` is the image recorded in the running slot. ``moved`` tells how the image of
+    an order came, ``clear`` removes what an attempt left behind once it is over.
+    ``restart`` restarts what the component lives in; it may raise ``SystemExit`` or
+    return while the restart is under way, then it is called again after
+    ``Limits.restart_seconds``.
     ``factory`` looks what the confirmed slot holds before the first update; ``None`` is
     "unknown". It is asked once, and again only after an error.
     ``trial_seconds`` is how long a trial may last in one boot until it is healthy.
@@ -56,11 +59,13 @@ class Component:
 
     ecu_id: str
     installer: Installer
-    fill: Callable[[Instruction], Fill]
+    fill: Callable[[Instruction, Artifact | None], Fill]
     restart: Callable[[], None]
     health: Health
     factory: Callable[[], Artifact | None] | None = None
     trial_seconds: float = 600.0
+    moved: Callable[[Instruction], Moved | None] = lambda _order: None
+    clear: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,8 @@ class AttemptResult:
     """One ended attempt, as the server is to learn it.
 
     ``id`` is the same however often the result is handed over; the receiver keeps one.
-    ``installed`` is what the confirmed slot holds after the attempt.
+    ``installed`` is what the confirmed slot holds after the attempt, ``moved`` how the
+    image came, as far as it is known.
     """
 
     id: str
@@ -79,6 +85,7 @@ class AttemptResult:
     code: str | None
     detail: str
     installed: Artifact | None
+    moved: Moved | None = None
 
 
 class Report(Protocol):
@@ -140,9 +147,8 @@ class Duties:
         """
         match state:
             case Staging(attempt):
-                part.installer.stage(
-                    attempt.order, attempt.slot, part.fill(attempt.order)
-                )
+                fill = part.fill(attempt.order, attempt.base)
+                part.installer.stage(attempt.order, attempt.slot, fill)
                 return Done()
             case Staged(attempt):
                 return self._wait(attempt.order)
@@ -157,7 +163,7 @@ class Duties:
             case Reverting(attempt):
                 return self._revert(part, attempt)
             case Reporting():
-                return self._report(state)
+                return self._report(part, state)
             case _:
                 assert_never(state)
 
@@ -226,7 +232,7 @@ class Duties:
         part.restart()
         return NotYet(self._helpers.restart_seconds)
 
-    def _report(self, state: Reporting) -> Found:
+    def _report(self, part: Component, state: Reporting) -> Found:
         """The floor first, a durable step of its own after the confirm (B10)."""
         attempt, result = state.attempt, state.result
         order = attempt.order
@@ -242,6 +248,7 @@ class Duties:
                 code=result.code,
                 detail=result.detail,
                 installed=installed(state),
+                moved=part.moved(order),
             )
         )
         return Done()

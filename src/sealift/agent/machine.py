@@ -414,5 +414,16 @@ def superseded(state: Staging | Staged, order: Instruction | None) -> bool:
 
 
 def offered(state: Staging, order: Instruction) -> bool:
-    """Whether ``order``, for the same image, may lead to content that is not gone."""
-    return state.gone > 0 and order != state.attempt.order
+    """Whether ``order``, for the same image, is another way to it.
+
+    It is when content was gone, and when the Director offers other containers, more
+    bytes or another key: a delta that appears, a budget that is raised (product rules
+    5.8). A mere new version does not disturb a transfer that goes well.
+    """
+    known = state.attempt.order
+    return order != known and (state.gone > 0 or _offer(order) != _offer(known))
+
+
+def _offer(order: Instruction) -> tuple[object, ...]:
+    kid = order.sealed and order.sealed.wrap.kid
+    return order.full, order.delta, order.patch, order.bytes_max, kid

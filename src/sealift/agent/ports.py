@@ -267,6 +267,20 @@ class Feature(Flag):
     """The old version stays whole until confirm."""
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How an install got its image.
+
+    ``method`` is ``none``, ``delta`` or ``full``; ``received`` counts body bytes over
+    all restarts; ``repaired`` is how many segments came from the full container because
+    the delta did not make them of what runs.
+    """
+
+    method: str
+    received: int
+    repaired: int
+
+
 class Fill(Protocol):
     """Bring the ordered image into ``into``; ``base`` is the running slot, if readable.
 
@@ -436,7 +450,8 @@ class Link(Protocol):
 
     def test(self, slot: Slot) -> None:
         """From now on the image of ``slot`` starts next, once; the confirmed one's slot
-        takes that back. Does not start anything."""
+        takes that back. Does not start anything.
+        """
         ...
 
     def confirm(self) -> None:
@@ -514,6 +529,31 @@ class DeviceKey(Protocol):
 
     def sign(self, data: bytes) -> bytes:
         """Sign ``data``."""
+        ...
+
+
+class DecryptionKey(Protocol):
+    """The key that content keys are wrapped to; in a file, or in hardware that keeps it.
+
+    ``kem`` is ``x25519`` or ``p256``, ``public`` the public key as HPKE writes it.
+    """
+
+    @property
+    def kem(self) -> str:
+        """The KEM."""
+        ...
+
+    @property
+    def public(self) -> bytes:
+        """The public key."""
+        ...
+
+    def dh(self, enc: bytes) -> bytes:
+        """The Diffie-Hellman secret with a point; for P-256 its x coordinate.
+
+        Raises:
+            DecryptError: it is no usable point.
+        """
         ...
 
 

@@ -168,6 +168,9 @@ class Shell:
             )
         )
         self._states = self._resume()
+        for ecu_id, state in self._states.items():
+            if isinstance(state, Idle):
+                self._clear(ecu_id)
 
     @property
     def states(self) -> Mapping[str, State]:
@@ -298,10 +301,21 @@ class Shell:
         self._hindered.pop(ecu_id, None)
         if isinstance(state, Idle) and state.installed is not None:
             self._floors.known(ecu_id, state.installed.release_counter)
+        if isinstance(state, Idle):
+            self._clear(ecu_id)
         if isinstance(outcome, Gone) and isinstance(state, Staging):
             self._ask_anew(ecu_id, state)
         self._outside.changed(ecu_id, state)
         return True
+
+    def _clear(self, ecu_id: str) -> None:
+        """An attempt is over for good: nothing of it stays; at the next start if not
+        now, so that its result is told with the same figures however often.
+        """
+        try:
+            self._components[ecu_id].clear()
+        except SealiftError as error:
+            self._outside.notice(ecu_id, error)
 
     def _ask_anew(self, ecu_id: str, state: Staging) -> None:
         """A poll before the next try, after a pause that grows: offers take time."""

@@ -15,7 +15,12 @@ from sealift.agent import identity, log
 from sealift.agent.surroundings import ENVIRONMENT
 from sealift.agent.transport import HttpsTransport, Limits, TlsFiles
 from sealift.agent.trust import Provision
-from sealift.core.errors import BootError, FailedTransferError, InvalidConfigError
+from sealift.core.errors import (
+    BootError,
+    FailedTransferError,
+    InvalidConfigError,
+    SealiftError,
+)
 from sealift.core.types import Slot
 
 if TYPE_CHECKING:
@@ -27,11 +32,12 @@ if TYPE_CHECKING:
     from sealift.agent.gate import Policy
     from sealift.agent.install.ab import AbInstaller
     from sealift.agent.journal import Floors, Journal
-    from sealift.agent.ports import Answer, Clock, Progress, Transport
+    from sealift.agent.ports import Answer, Clock, Moved, Progress, Transport
     from sealift.agent.record import Record
     from sealift.agent.report import Self
     from sealift.agent.shell import Component
-    from sealift.core.types import Artifact
+    from sealift.agent.slot import WorkFiles
+    from sealift.core.types import Artifact, Instruction
 
 BUILD_TIME = datetime(2026, 11, 1, tzinfo=UTC)
 """When this agent was made, set with each release; the time is never believed to be
@@ -146,7 +152,7 @@ def component(
     """The one component of this device: A/B slots, a loader, health checks."""
     from sealift.agent.health import CommandCheck, CommandHealth
     from sealift.agent.install.ab import AbInstaller
-    from sealift.agent.payload import PayloadFill
+    from sealift.agent.payload import PayloadFill, clear
     from sealift.agent.shell import Component
     from sealift.agent.slot import PathSlots, WorkFiles
 
@@ -159,14 +165,27 @@ def component(
     return Component(
         ecu_id=part.ecu_id,
         installer=installer,
-        fill=lambda order: PayloadFill(
-            order, way, work, progress=progress, bytes_max=bytes_max
+        fill=lambda order, base: PayloadFill(
+            order, way, work, base_image=base, progress=progress, bytes_max=bytes_max
         ),
         restart=lambda: restart(config.boot.restart),
         health=CommandHealth(checks, clock),
         factory=(lambda: _factory(part, installer)) if part.factory else None,
         trial_seconds=part.trial_seconds,
+        moved=lambda order: _moved(work, order),
+        clear=lambda: clear(work),
     )
+
+
+def _moved(work: WorkFiles, order: Instruction) -> Moved | None:
+    """How the image came; a report does not wait for a file that cannot be read."""
+    from sealift.agent.payload import moved
+
+    try:
+        return moved(work, order)
+    except SealiftError as error:
+        log.failed("ledger", error)
+        return None
 
 
 def _factory(part: Part, installer: AbInstaller) -> Artifact | None:

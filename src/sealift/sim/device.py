@@ -317,7 +317,7 @@ class Device:
             raise Bitten
         return [CheckResult("self-test", image.kind is not Kind.UNHEALTHY)]
 
-    def _fill(self, order: Instruction) -> Fill:
+    def _fill(self, order: Instruction, _base: Artifact | None) -> Fill:
         content = self.images_by_digest[order.artifact.sha256].content
 
         def fill(into: SlotDevice, base: SlotDevice | None, /) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sealift.agent.payload import PayloadFill
-from sealift.agent.ports import Answer, Progress
+from sealift.agent.payload import PayloadFill, clear, moved
+from sealift.agent.ports import Answer, Moved, Progress
 from sealift.agent.slot import WorkFiles
 from sealift.core.errors import (
     DigestError,
@@ -215,8 +215,12 @@ def test_a_delta_that_is_offered_is_not_used(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_in_the_workspace(tmp_path: Path) -> None:
-    """After an install the scratch files are gone."""
+    """After an install only the ledger is there, for the report, and then nothing."""
     fill(empty(), MemoryTransport(CASE.raw), tmp_path, bytes_max=10**9)
+    assert [it.name for it in tmp_path.iterdir()] == ["payload.spent"]
+    work = WorkFiles(str(tmp_path))
+    assert moved(work, order(CASE)) == Moved("full", CASE.container.length, 0)
+    clear(work)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -175,8 +175,8 @@ class Rig:
         self.events.append(f"floor {self.device.counter.value()}")
         self.reports.append(result)
 
-    def fill(self, order: Instruction) -> Fill:
-        real = self.device._fill(order)
+    def fill(self, order: Instruction, base: Artifact | None) -> Fill:
+        real = self.device._fill(order, base)
 
         def filling(into: SlotDevice, base: SlotDevice | None, /) -> None:
             self.fails("fill")

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final
 
-from sealift.agent.payload.budget import SPENT_FILE, Budget
-from sealift.agent.payload.line import Line
-from sealift.agent.payload.plan import survey
-from sealift.agent.payload.source import Source
+from sealift.agent.payload.box import PlainBox
+from sealift.agent.payload.ledger import LEDGER_FILE, Ledger
+from sealift.agent.payload.method import usable_delta
+from sealift.agent.payload.passes import (
+    DELTA_HEAD_FILE,
+    HEAD_FILE,
+    Site,
+    by_delta,
+    by_full,
+)
 from sealift.agent.payload.workers import Workers
-from sealift.agent.ports import Progress
-from sealift.core.container import check_bounds, open_head
-from sealift.core.errors import DigestError, SealiftError, SlotTooSmallError
-from sealift.core.payload import check_frame, open_frame
+from sealift.agent.ports import Moved, Progress
+from sealift.core.container import check_bounds
+from sealift.core.delta import Base
+from sealift.core.errors import KeyUnreadableError, SlotTooSmallError
 
 if TYPE_CHECKING:
-    from sealift.agent.payload.plan import Plan
-    from sealift.agent.ports import SlotDevice, Transport, Workspace
-    from sealift.core.container import Head, Segment
-    from sealift.core.payload import Frame
-    from sealift.core.types import Instruction
+    from collections.abc import Callable, Iterator
 
-HEAD_FILE: Final = "payload.head"
+    from sealift.agent.payload.box import Box
+    from sealift.agent.ports import SlotDevice, Transport, Workspace
+    from sealift.core.types import Artifact, Container, Instruction
+
+_HEADS: Final = (HEAD_FILE, DELTA_HEAD_FILE)
 
 
 class PayloadFill:
     """:class:`~sealift.agent.ports.Fill` for one instruction.
 
-    ``bytes_max`` is this device's own cap on the body bytes of one install (``None``:
-    none); that of the instruction holds as well. ``decoders`` is how many threads
-    hash and decode; memory is bounded whatever the image.
+    ``base_image`` is the image *recorded* as installed in the running slot, if one is:
+    a delta is used only if it starts from that. ``content_key`` unwraps the key of a
+    sealed order. ``bytes_max`` is this device's own cap on the body bytes of one
+    install (``None``: none); that of the instruction holds as well. ``decoders`` is how
+    many threads hash and decode; memory is bounded whatever the image.
 
-    This version knows full containers; a delta that is offered is not used.
+    ``moved`` tells what it did, restarts included.
     """
 
     def __init__(
@@ -41,16 +49,21 @@ class PayloadFill:
         transport: Transport,
         work: Workspace,
         *,
+        base_image: Artifact | None = None,
+        content_key: Callable[[Instruction], bytes] | None = None,
         progress: Progress | None = None,
         bytes_max: int | None = None,
-        decoders: int = 2,
+        decoders: int = 1,
     ) -> None:
         self._order = order
         self._transport = transport
         self._work = work
+        self._base_image = base_image
+        self._content_key = content_key
         self._progress = progress or Progress()
         self._bytes_max = _least(bytes_max, order.bytes_max)
         self._decoders = decoders
+        self.moved = Moved("none", 0, 0)
 
     def __call__(self, into: SlotDevice, base: SlotDevice | None, /) -> None:
         """Have every segment of the image in ``into``, verified and flushed.
@@ -59,66 +72,96 @@ class PayloadFill:
             SlotTooSmallError: as it says. SlotError: from the slot.
             DigestError, LengthError, ContainerError, PatchError, LimitError: the bytes
             are not the signed ones, twice in a row where that may be the network's
-            fault. UnsafeNameError: the container's name.
+            fault. What only a delta cannot make is no error, it comes from the full
+            container. UnsafeNameError: the container's name.
+            KeyUnreadableError: the order is sealed, and there is no key to open it.
+            DecryptError: the key was wrapped for another, or chunks do not open.
             RefusedError: more bytes would be needed than allowed (``reason`` is
             ``budget``): known before anything is written, unless the network's
-            mistakes cost the rest of the budget.
+            mistakes or repairs cost the rest of the budget.
             TransportError, NotFoundError, AuthRequiredError, RevokedError: as named.
         """
-        del base
-        artifact, container = self._order.artifact, self._order.full
-        check_bounds(artifact, container)
-        if into.size < artifact.length:
-            raise SlotTooSmallError(
-                "the slot is smaller than the image", size=into.size
-            )
-        with (
-            closing(Budget(self._work, self._order, self._bytes_max)) as budget,
-            closing(Source(self._transport, container, budget)) as source,
-            closing(self._work.open(HEAD_FILE, container.head_length)) as file,
-            Workers(self._decoders) as workers,
-        ):
-            plan = survey(self._head(file, source), into, workers, self._progress)
-            budget.require(plan.cost)
-            source.follow(plan)
-            self._fill(plan, source, workers, into)
-        self._work.remove(HEAD_FILE)
-        self._work.remove(SPENT_FILE)
+        artifact = self._order.artifact
+        with _boxes(self._order, self._content_key) as box:
+            check_bounds(artifact, box(self._order.full).plain)
+            if into.size < artifact.length:
+                raise SlotTooSmallError(
+                    "the slot is smaller than the image", size=into.size
+                )
+            with closing(Ledger(self._work, self._order, self._bytes_max)) as ledger:
+                try:
+                    self._install(into, base, ledger, box)
+                finally:
+                    self.moved = ledger.moved
+        for name in _HEADS:
+            self._work.remove(name)
 
-    def _head(self, file: SlotDevice, source: Source) -> Head:
-        """The verified head: the one kept from an earlier attempt, or fetched."""
-        artifact, container = self._order.artifact, self._order.full
-        for _ in range(2):
-            try:
-                return open_head(file.read, artifact, container)
-            except DigestError:
-                source.head(file)
-        return open_head(file.read, artifact, container)
-
-    def _fill(
-        self, plan: Plan, source: Source, workers: Workers, into: SlotDevice
+    def _install(
+        self,
+        into: SlotDevice,
+        base: SlotDevice | None,
+        ledger: Ledger,
+        box: Callable[[Container], Box],
     ) -> None:
-        line = Line(workers, into, plan.head.header.segment_size)
-        done = 0
-        for segment in plan.wrong():
-            if segment.framed:
-                line.make_room(segment.frame_length)
-                line.add(_fetched(source, segment, line))
-            else:
-                into.write(segment.offset, open_frame(check_frame(segment, b"")))
-            done += segment.length
-            self._progress.report("install", done, plan.length)
-        line.drain()
+        delta = usable_delta(self._order, self._base_image, base)
+        with Workers(self._decoders) as workers:
+            site = Site(
+                self._order.artifact,
+                self._order.full,
+                into,
+                self._transport,
+                self._work,
+                ledger,
+                workers,
+                self._progress,
+                box,
+            )
+            left = None
+            if delta is not None and base is not None:
+                left = by_delta(site, delta, Base(base.read, delta.base_length))
+            if left is None or left:
+                by_full(site, left)
         into.flush()
+        ledger.settle()
 
 
-def _fetched(source: Source, segment: Segment, line: Line) -> Frame:
-    """The frame; if there is none, what came before is written first."""
-    try:
-        return source.frame(segment)
-    except SealiftError:
-        line.drain()
-        raise
+def moved(work: Workspace, order: Instruction) -> Moved | None:
+    """What the install of an order took so far, if there is a ledger of it.
+
+    Raises:
+        SlotError, SpaceError: the work file cannot be used.
+    """
+    with closing(Ledger(work, order, None)) as ledger:
+        return ledger.moved if ledger.found else None
+
+
+def clear(work: Workspace) -> None:
+    """Nothing is under way: leave nothing behind (``crypto-and-identity.md`` 7.1).
+
+    Raises:
+        SlotError: a work file cannot be deleted.
+    """
+    for name in (*_HEADS, LEDGER_FILE):
+        work.remove(name)
+
+
+@contextmanager
+def _boxes(
+    order: Instruction, content_key: Callable[[Instruction], bytes] | None
+) -> Iterator[Callable[[Container], Box]]:
+    """How the containers of an order are read; its key is gone at the end."""
+    if order.sealed is None:
+        yield PlainBox
+        return
+    from sealift.agent.payload.sealed import SealedBox, held
+
+    if content_key is None:
+        raise KeyUnreadableError(
+            "the release is sealed, and this device has no decryption key",
+            hint="provision the device with one, or order a release that is not sealed",
+        )
+    with held(content_key(order)) as key:
+        yield lambda container: SealedBox(container, order.artifact, key)
 
 
 def _least(*limits: int | None) -> int | None:

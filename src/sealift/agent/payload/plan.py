@@ -1,4 +1,4 @@
-"""What is in the slot already, and what the rest costs. Reads only."""
+"""What is in the slot already, and what the rest takes. Reads only."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+from sealift.agent.payload.marks import Marks
 from sealift.core.container import Op
 from sealift.core.errors import SlotError
 from sealift.core.payload import all_zero
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sealift.agent.payload.workers import Task, Workers
     from sealift.agent.ports import Progress, SlotDevice
@@ -22,44 +23,50 @@ if TYPE_CHECKING:
 GAP_MAX: Final = 256 * 1024
 """Unwanted bytes between two frames that are received rather than asked around."""
 
-_AHEAD: Final = 2
-"""Segments that are hashed while the next is read."""
+_AHEAD: Final = 1
+"""Segments that are hashed while the next is read, for the sake of memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which segments are wrong, one bit each, and what they cost on the network."""
+    """The segments to be made by one container. ``marks`` must not change meanwhile."""
 
     head: Head
-    bits: bytes
-    length: int
-    cost: int
+    marks: Marks
 
-    def wrong(self) -> Iterator[Segment]:
-        """The segments to be written, in order."""
-        for segment in self.head.segments():
-            if self.bits[segment.index >> 3] >> (segment.index & 7) & 1:
-                yield segment
+    def segments(self) -> Iterator[Segment]:
+        """In order."""
+        return (it for it in self.head.segments() if it.index in self.marks)
 
     def ranges(self) -> Iterator[tuple[int, int]]:
-        """The ranges of the container that hold their frames, small gaps included."""
-        return _ranges(self.wrong())
+        """The ranges of the plain container that hold their frames; neighbours, and
+        what has only a small gap between, are one.
+        """
+        return _ranges(self.segments())
+
+    def length(self) -> int:
+        """Bytes of the image in them."""
+        return sum(it.length for it in self.segments())
 
 
-def survey(head: Head, into: SlotDevice, workers: Workers, progress: Progress) -> Plan:
-    """Hash what is in the slot and compare; reads only."""
-    bits = bytearray(-(-head.header.count // 8))
-    length = 0
+def survey(head: Head, into: SlotDevice, workers: Workers, progress: Progress) -> Marks:
+    """Which segments in the slot are wrong: hashed and compared; reads only."""
+    wrong = Marks(head.header.count)
     for segment, digest in _digests(head, into, workers):
         if digest != segment.sha256:
-            bits[segment.index >> 3] |= 1 << (segment.index & 7)
-            length += segment.length
+            wrong.add(segment.index)
         progress.report(
             "check", segment.offset + segment.length, head.header.image_length
         )
-    plan = Plan(head, bytes(bits), length, 0)
-    cost = sum(stop - start for start, stop in plan.ranges())
-    return Plan(head, bytes(bits), length, cost)
+    return wrong
+
+
+def wire_bytes(
+    plan: Plan, wire: Callable[[int, int], tuple[int, int]], have: int
+) -> int:
+    """Body bytes that the frames take, if the first ``have`` of the file are there."""
+    found = (wire(start, stop) for start, stop in plan.ranges())
+    return sum(stop - min(max(start, have), stop) for start, stop in found)
 
 
 def _digests(
@@ -68,11 +75,12 @@ def _digests(
     """Every segment, in order, and the digest of what lies in its place."""
     begun: deque[tuple[Segment, Task]] = deque()
     for segment in head.segments():
-        if len(begun) == _AHEAD:
+        if len(begun) > _AHEAD:
             ready, task = begun.popleft()
             yield ready, task.result()
         found = _read(into, segment)
         begun.append((segment, workers.start(partial(_digest, segment, found))))
+        del found
     for ready, task in begun:
         yield ready, task.result()
 

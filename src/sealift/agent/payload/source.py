@@ -1,79 +1,100 @@
-"""Head and frames from the network: few requests, no byte unpaid or unverified."""
+"""Head and frames of one container, verified; what is wrong is asked for once more."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Generator
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
-from sealift.core.errors import (
-    DigestError,
-    FailedTransferError,
-    LengthError,
-    UnsafeNameError,
-)
+from sealift.agent.payload.plan import wire_bytes
+from sealift.agent.payload.stream import Stream
+from sealift.core.container import open_head
+from sealift.core.errors import DecryptError, DigestError, FailedTransferError
 from sealift.core.payload import check_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sealift.agent.payload.budget import Budget
+    from sealift.agent.payload.box import Box, Reader
     from sealift.agent.payload.plan import Plan
-    from sealift.agent.ports import SlotDevice, Transport
-    from sealift.core.container import Segment
+    from sealift.agent.ports import SlotDevice
+    from sealift.core.container import Head, Segment
     from sealift.core.payload import Frame
-    from sealift.core.types import Container
+    from sealift.core.types import Artifact
 
 _PIECE: Final = 64 * 1024
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~^-]{0,199}", re.ASCII)
 
 
 class Source:
-    """Head and frames of one container, as few requests as possible, each byte paid."""
+    """One container: its head through ``file``, then frames in the order of a plan.
 
-    def __init__(
-        self, transport: Transport, container: Container, budget: Budget
-    ) -> None:
-        self._transport = transport
-        self._container = container
-        self._budget = budget
-        self._path = _path(container)
+    ``file`` is a work file of :func:`head_length` bytes. It holds what came, sealed if
+    it was, and survives restarts; it is verified before each use.
+    """
+
+    def __init__(self, box: Box, stream: Stream, file: SlotDevice) -> None:
+        self._box = box
+        self._stream = stream
+        self._file = file
+        self._reader: Reader | None = None
         self._ranges: Iterator[tuple[int, int]] = iter(())
-        self._stream: Iterator[bytes] | None = None
-        self._rest = b""
-        self._at = 0
-        self._stop = 0
+        self._at = self._stop = 0
+        self._begun = False
         self._gained = False
-        self._free = 0 if budget.limited else container.length
-        self._drop_max = self._free
+
+    # ── head ─────────────────────────────────────────────────────────────────────────
+    def head(self, artifact: Artifact) -> Head:
+        """The verified head: the one kept from an earlier attempt, or fetched.
+
+        Raises:
+            DigestError, DecryptError: it is not the signed one, twice in a row.
+            ContainerError, LimitError: signed, and yet no head of this image.
+            RefusedError, TransportError, NotFoundError, LengthError: not fetched.
+        """
+        for _ in range(2):
+            try:
+                return self._verified(artifact)
+            except (DigestError, DecryptError):
+                self._fetch_head()
+        return self._verified(artifact)
+
+    def _verified(self, artifact: Artifact) -> Head:
+        return open_head(self._box.head(self._file), artifact, self._box.plain)
+
+    def _fetch_head(self) -> None:
+        stream, stop = self._stream, head_length(self._box)
+        stream.open(0, stop)
+        while stream.at < stop:
+            offset = stream.at
+            self._file.write(offset, stream.take(min(_PIECE, stop - offset)))
+        stream.close()
+        self._file.flush()
+
+    # ── frames ───────────────────────────────────────────────────────────────────────
+    def cost(self, plan: Plan) -> int:
+        """Body bytes that the frames of a plan take."""
+        return wire_bytes(plan, self._box.wire, head_length(self._box))
 
     def follow(self, plan: Plan) -> None:
         """From now on frames are asked for in the order of this plan."""
+        self._reader = self._box.reader(self._stream)
         self._ranges = plan.ranges()
         self._stop = 0
 
-    def head(self, file: SlotDevice) -> None:
-        """Fetch the head into its file; not verified."""
-        self._budget.require(self._container.head_length)
-        self._open(0, self._container.head_length)
-        while self._at < self._container.head_length:
-            offset = self._at
-            file.write(offset, self._take(min(_PIECE, self._stop - offset)))
-        self.close()
-        file.flush()
-
     def frame(self, segment: Segment) -> Frame:
-        """The verified frame of a segment.
+        """The verified frame of a segment; segments without one have an empty one.
 
-        A frame that is not the signed one is fetched once more (A-19). A connection
-        that breaks is replaced as long as each one brings at least one good frame.
+        A frame that is not the signed one, or does not open, is fetched once more
+        (A-19). A connection that breaks is replaced as long as each one brings at least
+        one good frame.
+
+        Raises:
+            DigestError, DecryptError: wrong twice. TransportError, NotFoundError,
+            LengthError, RefusedError: it did not come.
         """
         wrong = False
         while True:
             try:
                 found = check_frame(segment, self._fetch(segment))
-            except DigestError:
+            except (DigestError, DecryptError):
                 self.close()
                 if wrong:
                     raise
@@ -88,76 +109,41 @@ class Source:
 
     def close(self) -> None:
         """Drop the connection if it is in the middle of something."""
-        stream, self._stream = self._stream, None
-        self._rest = b""
-        if isinstance(stream, Generator):
-            stream.close()
+        self._stream.close()
+        self._begun = False
 
     def _may_go_on(self, error: FailedTransferError) -> bool:
-        """Whether another connection is worth it; pays for bytes that must be dropped.
+        """Whether another connection is worth it.
 
         Raises:
-            RefusedError: there are not enough bytes left for that.
+            RefusedError: bytes would have to be dropped, more than there are left.
         """
-        drop = error.fields.get("drop")
-        if isinstance(drop, int):
-            self._budget.require(drop + self._stop - self._at)
-            self._budget.spend(drop)
-            self._drop_max = drop
+        if self._stream.may_drop(error):
             return True
         gained, self._gained = self._gained, False
         return gained and not error.fields.get("retry_after")
 
     def _fetch(self, segment: Segment) -> bytes:
+        if not segment.framed:
+            return b""
         while segment.frame_offset >= self._stop:
             self.close()
             self._at, self._stop = next(self._ranges)
-        if self._stream is None:
-            self._open(segment.frame_offset, self._stop)
+        reader = self._reader
+        assert reader is not None, "a plan is followed first"  # noqa: S101
+        if not self._begun:
+            self._at = segment.frame_offset
+            reader.open(self._at, self._stop)
+            self._begun = True
         while self._at < segment.frame_offset:
-            self._take(min(_PIECE, segment.frame_offset - self._at))
-        return self._take(segment.frame_length)
-
-    def _open(self, start: int, stop: int) -> None:
-        self.close()
-        self._budget.require(stop - start)
-        self._at, self._stop = start, stop
-        self._stream = self._transport.stream(
-            self._path,
-            start=start,
-            stop=stop,
-            length=self._container.length,
-            drop_max=self._drop_max,
-        )
-        self._drop_max = self._free
-
-    def _take(self, length: int) -> bytes:
-        """Exactly the next ``length`` bytes of the stream."""
-        pieces, want = [], length
-        while want:
-            piece = self._rest or self._receive()
-            pieces.append(piece[:want])
-            self._rest = piece[want:]
-            want -= len(pieces[-1])
-        self._at += length
-        return b"".join(pieces)
-
-    def _receive(self) -> bytes:
-        """The next piece of the stream, paid for."""
-        piece = next(self._stream or iter(()), b"")
-        if not piece:
-            raise LengthError("fewer bytes came than the signed length")
-        self._budget.spend(len(piece))
-        return piece
+            gap = min(_PIECE, segment.frame_offset - self._at)
+            reader.take(gap)
+            self._at += gap
+        found = reader.take(segment.frame_length)
+        self._at += segment.frame_length
+        return found
 
 
-def _path(container: Container) -> str:
-    """Where the server keeps a container, relative to its base address.
-
-    Raises:
-        UnsafeNameError: the name is more than a file name (C-06).
-    """
-    if not _NAME.fullmatch(container.name):
-        raise UnsafeNameError("a container's name is not a plain file name")
-    name = quote(container.name, safe="")
-    return f"director/targets/{container.sha256.hex()}.{name}"
+def head_length(box: Box) -> int:
+    """Bytes of the file that hold its head, from the first on."""
+    return box.wire(0, box.plain.head_length)[1]

@@ -44,6 +44,7 @@ class Workers:
     """A few threads; they end with the ``with`` block, after what was begun."""
 
     def __init__(self, count: int) -> None:
+        self.count = count
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._threads = [threading.Thread(target=self._work) for _ in range(count)]
 

@@ -300,7 +300,9 @@ slots = {{ a = "slots/a", b = "slots/b" }}
         around = Around(way, self.clock, lambda: None, chance, Progress())
         provision = replace(provision, build_time=self.built)
         shipped = assembly.parts(settings, provision, storage, around)
-        part = replace(shipped.component, fill=lambda order: fill(order, way, work))
+        part = replace(
+            shipped.component, fill=lambda order, _base: fill(order, way, work)
+        )
         if self.health is not None:
             part = replace(part, health=self.health)
         return Cycle(replace(shipped, component=part))
