@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from sealift.agent import log, wiring
 from sealift.agent.clock import SystemClock
 from sealift.agent.cycle import Cycle, Parts, Stoppable
-from sealift.agent.keyfile import FileKey
+from sealift.agent.keyfile import FileKey, decryption_key
 from sealift.agent.outbox import Outbox
 from sealift.agent.ports import Progress
 from sealift.agent.report import Reporter
 from sealift.agent.storage import Forgiving, Store
 from sealift.agent.trust import Verifier
+from sealift.core.errors import SealiftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,12 +93,25 @@ def parts(
         storage=storage,
         way=way,
         verifier=verifier,
-        reporter=Reporter(wiring.myself(config), key, outbox, around.chance),
+        reporter=Reporter(
+            wiring.myself(config), key, outbox, around.chance, lambda: _kid(config)
+        ),
         outbox=outbox,
         clock=clock,
         policy=wiring.gate(config),
         check=around.check,
     )
+
+
+def _kid(config: Config) -> str | None:
+    """The name of the decryption key; a spoilt one is no reason not to report."""
+    if not config.decryption_key:
+        return None
+    try:
+        return decryption_key(config.decryption_key).recipient.kid
+    except SealiftError as error:
+        log.failed("decryption-key", error)
+        return None
 
 
 class _Later:

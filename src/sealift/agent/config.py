@@ -93,6 +93,7 @@ class Config:
     path: str
     device_id: str
     report_key: str
+    decryption_key: str
     server: Server
     image_root: str
     director_root: str
@@ -154,6 +155,7 @@ def _build(read: _Reader, found: dict[str, Any]) -> Config:
         path=read.path,
         device_id=device["id"],
         report_key=device["report_key"],
+        decryption_key=device["decryption_key"],
         server=Server(**read.section(found, "server")),
         image_root=trust["image_root"],
         director_root=trust["director_root"],

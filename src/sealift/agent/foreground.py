@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sealift.agent import child, history, identity, show, wiring
 from sealift.agent.clock import SystemClock
 from sealift.agent.cycle import settled
-from sealift.agent.keyfile import FileKey
+from sealift.agent.keyfile import FileKey, decryption_key
 from sealift.agent.ports import Progress
 from sealift.agent.signals import Signals
 from sealift.agent.status import Status, described
@@ -180,12 +180,15 @@ def config_check(config: Config, *, as_json: bool) -> int:
     for part in config.components:
         identity.factory_image(part)
     key = FileKey(config.report_key)
+    path = config.decryption_key
+    kid = decryption_key(path).recipient.kid if path else None
     wiring.transport(config, SystemClock(), lambda: 0.0).close()
     remark = identity.certificate(config).remark(SystemClock().now())
     found: Json = {
         "config": config.path,
         "device_id": config.device_id,
         "report_key_id": key.key_id,
+        "decryption_key_id": kid,
         "remarks": [remark] if remark else [],
     }
     if as_json:

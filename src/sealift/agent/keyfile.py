@@ -1,7 +1,8 @@
-"""The report key in a file: PKCS#8 PEM, Ed25519 or ECDSA P-256, mode 0600.
+"""The device's own keys in files: PKCS#8 PEM, mode 0600.
 
-A ``DeviceKey`` (see ``ports``). Loads ``cryptography``: made where something is
-signed, never to poll.
+The report key is Ed25519 or ECDSA P-256 (a ``DeviceKey``, see ``ports``), the
+decryption key X25519 or P-256 (a ``DecryptionKey``). Loading one loads
+``cryptography``: done where something is signed or unwrapped, never to poll.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from sealift.agent.files import read_guarded
 from sealift.core import canonical
 from sealift.core.errors import KeyUnreadableError
+from sealift.core.hpke import PrivateKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +59,29 @@ class FileKey:
         if isinstance(self._key, ec.EllipticCurvePrivateKey):
             return self._key.sign(data, ec.ECDSA(SHA256()))
         return self._key.sign(data)
+
+
+def decryption_key(path: str) -> PrivateKey:
+    """The key in a file that content keys are wrapped to.
+
+    Raises:
+        TrustAnchorError: the file is open to others, not ours, or a link (D-10).
+        KeyUnreadableError: none is configured, missing, not PEM, encrypted, or of
+            another kind.
+    """
+    if not path:
+        raise KeyUnreadableError(
+            "this device has no decryption key",
+            hint="[device] decryption_key; `sealift device provision` makes one",
+        )
+    what = "decryption key"
+    pem = read_guarded(path, what, limit=_LIMIT, secret=True, absent=KeyUnreadableError)
+    try:
+        return PrivateKey.from_pem(pem)
+    except KeyUnreadableError as error:
+        raise KeyUnreadableError(
+            f"{what} {path}: {error.message}", path=path
+        ) from error
 
 
 def _loaded(pem: bytes, path: str) -> Ed25519PrivateKey | EllipticCurvePrivateKey:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sealift.agent import machine
 from sealift.agent.machine import Idle
+from sealift.core.hpke import KEMS
 from sealift.core.manifest import sign_manifest, sign_report
 from sealift.core.reports import (
     NONCE_BYTES,
@@ -22,6 +23,7 @@ from sealift.core.reports import (
     Pending,
     Result,
 )
+from sealift.core.types import SEAL_ALGORITHM
 
 if TYPE_CHECKING:
     from sealift.agent.machine import State
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from sealift.agent.trust import Standing
     from sealift.core.errors import SealiftError
     from sealift.core.types import Artifact
+
+
+ABILITIES = ("delta/1", SEAL_ALGORITHM, *KEMS)
+"""What this agent can do with payloads; the server offers nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +71,21 @@ class Self:
 
 
 class Reporter:
-    """Makes reports for the outbox. ``chance(n)`` gives n random bytes."""
+    """Makes reports for the outbox. ``chance(n)`` gives n random bytes.
+
+    ``kid`` names the decryption key there is now, if there is a usable one.
+    """
 
     def __init__(
-        self, who: Self, key: DeviceKey, outbox: Outbox, chance: Callable[[int], bytes]
+        self,
+        who: Self,
+        key: DeviceKey,
+        outbox: Outbox,
+        chance: Callable[[int], bytes],
+        kid: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._who = who
+        self._kid = kid
         self._key = key
         self._outbox = outbox
         self._chance = chance
@@ -109,6 +124,8 @@ class Reporter:
             key_store=self._who.key_store,
             agent=self._who.agent,
             reports=reports,
+            abilities=ABILITIES,
+            kid=self._kid(),
         )
         self._outbox.add(link, sign_manifest(manifest, signed, self._key), beside)
 

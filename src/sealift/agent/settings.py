@@ -186,6 +186,7 @@ _TIB = 1 << 40
 SETTINGS = (
     Setting("device", "id", text, REQUIRED, '"dev-0001"', "name of this device on its server; the certificate carries the same"),
     Setting("device", "report_key", path, REQUIRED, '"keys/report.pem"', "private key that signs reports, mode 0600"),
+    Setting("device", "decryption_key", optional_path, "", '""', 'private key that content keys of sealed images are wrapped to, mode 0600; `""`: sealed images cannot be installed'),
     Setting("server", "url", url, REQUIRED, '"https://updates.example:8443"', "base address of the device listener"),
     Setting("server", "ca", path, REQUIRED, '"ca.pem"', "the one certificate authority the server must come from"),
     Setting("server", "certificate", path, REQUIRED, '"device.pem"', "client certificate shown to the server"),

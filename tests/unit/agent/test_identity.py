@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from sealift.agent import config as agent_config
 from sealift.agent import identity, settings
-from sealift.agent.keyfile import FileKey
+from sealift.agent.keyfile import FileKey, decryption_key
 from sealift.core import canonical
 from sealift.core.errors import (
     InvalidConfigError,
@@ -31,6 +31,7 @@ from sealift.core.errors import (
     SealiftError,
     TrustAnchorError,
 )
+from sealift.core.hpke import KEMS, PrivateKey
 from sealift.sim.device import Image, Kind
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -112,6 +113,45 @@ def test_d10_readable_report_key_is_device_trust(place: Path) -> None:
     with pytest.raises(TrustAnchorError) as caught:
         FileKey(path)
     assert caught.value.hint == f"chmod 600 {path}"
+
+
+# ── decryption key ───────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("kem", sorted(KEMS))
+def test_a_decryption_key_is_read_from_its_file(place: Path, kem: str) -> None:
+    """X25519 and P-256; the key that was written is the key that agrees."""
+    made = PrivateKey(kem, bytes([7] * 32))
+    found = decryption_key(private(place / "k", made.pem()))
+    assert (found.kem, found.recipient) == (kem, made.recipient)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"no key at all", pem(ed25519.Ed25519PrivateKey.generate())],
+    ids=["garbage", "ed25519"],
+)
+def test_unusable_decryption_key_is_key_unreadable(place: Path, data: bytes) -> None:
+    """A key for signing, or none: the message names the file."""
+    with pytest.raises(KeyUnreadableError, match=str(place / "k")):
+        decryption_key(private(place / "k", data))
+
+
+def test_a_device_without_decryption_key_says_how_to_get_one() -> None:
+    """Sealed images cannot be installed there, and the hint says why."""
+    with pytest.raises(KeyUnreadableError) as caught:
+        decryption_key("")
+    assert "provision" in str(caught.value.hint)
+
+
+def test_d10_readable_decryption_key_is_device_trust(place: Path) -> None:
+    """Whoever can read it can read every image wrapped to it."""
+    path = private(place / "k", PrivateKey("x25519", bytes([7] * 32)).pem())
+    Path(path).chmod(0o644)
+    with pytest.raises(TrustAnchorError):
+        decryption_key(path)
+    Path(path).rename(place / "real")
+    Path(path).symlink_to(place / "real")
+    with pytest.raises(TrustAnchorError):
+        decryption_key(path)
 
 
 # ── trust anchors ────────────────────────────────────────────────────────────────────

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from sealift.agent.keyfile import FileKey
 from sealift.agent.machine import Attempt, Idle, Rebooting, State
 from sealift.agent.outbox import Outbox
-from sealift.agent.report import Ended, News, Reporter, Self
+from sealift.agent.report import ABILITIES, Ended, News, Reporter, Self
 from sealift.agent.storage import Store
 from sealift.agent.trust import Standing
 from sealift.core.errors import RollbackError
@@ -85,8 +85,13 @@ class Device:
         self.outbox = Outbox(self.store)
         who = Self("dev-1", {"ecu-1": "hw-1"}, "classic", "agent 1")
         chance = iter(range(1, 100))
+        self.kid: str | None = None
         self.reporter = Reporter(
-            who, key, self.outbox, lambda count: bytes([next(chance)] * count)
+            who,
+            key,
+            self.outbox,
+            lambda count: bytes([next(chance)] * count),
+            lambda: self.kid,
         )
         public = PublicKey.from_json(dict(key.public()))
         self.inventory = Inventory("dev-1", "ecu-1", {"ecu-1": Unit("hw-1", public)})
@@ -127,6 +132,17 @@ def test_m6_counter_nonce_and_chain(device: Device) -> None:
     assert first.nonce != second.nonce
     assert first.previous is None
     assert second.previous == hashlib.sha256(device.raw(1)).hexdigest()
+
+
+def test_c7_report_says_what_the_agent_can_open_and_with_which_key(
+    device: Device,
+) -> None:
+    """What the server offers depends on it; the key is the one there is now."""
+    found = device.say(Idle(), News())
+    assert (found.abilities, found.kid) == (ABILITIES, None)
+    assert {"delta/1", "cobblestone-256", "x25519"} <= set(ABILITIES)
+    device.kid = "ab" * 8
+    assert device.say(Idle(), News()).kid == "ab" * 8
 
 
 def test_m5_refused_cycle_carries_the_attack(device: Device) -> None:
