@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
-from sealift.client.api import Operator, Profile, connect
+from sealift.client.api import Operator, Profile, Publication, connect
 from sealift.core.types import Container
 from sealift.repo import online
 from sealift.repo.entries import Listed
@@ -106,7 +106,7 @@ class RunningServer:
         with self.operator() as operator:
             operator.upload_container(facts, path)
             operator.publish_targets(self.vendor.listing(Listed(wanted, sequence)))
-            operator.publish_release({wanted.name: facts})
+            operator.publish_release({wanted.name: Publication(facts)})
         return facts
 
     def device(self, directory: Path, name: str) -> Caller:

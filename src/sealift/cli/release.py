@@ -282,6 +282,7 @@ def publish(
     Example: sealift release publish rel-1.2.0 --desk desk
     --server https://ota.example:8444 --token-file operator.token --ca tls-ca.pem
     """
+    from sealift.client.api import Publication
     from sealift.repo import signing
     from sealift.sign import release as releases
     from sealift.sign.travel import Letter
@@ -310,7 +311,9 @@ def publish(
             operator.publish_targets(raw)
             if facts is not None:
                 path = facts.listed.artifact.name
-                published = operator.publish_release({path: facts.container})
+                published = operator.publish_release(
+                    {path: Publication(facts.container)}
+                )
         releases.keep(opened, letter.request, raw, output.now())
     found: dict[str, Any] = {
         "targets_version": letter.request.version,

@@ -59,6 +59,7 @@ class ReleasedArtifact(TypedDict):
     hardware_ids: list[str]
     release_counter: int
     container: dict[str, Any]
+    sealed: bool
 
 
 class Release(TypedDict):
@@ -92,6 +93,14 @@ class Ecu(TypedDict):
     attack: str | None
 
 
+class DecryptionKey(TypedDict):
+    """The key sealed images are wrapped to; ``reported`` is the id the device says."""
+
+    kem: str
+    kid: str
+    reported: str | None
+
+
 class Device(TypedDict):
     """A device; times are ``YYYY-MM-DDTHH:MM:SSZ``."""
 
@@ -103,6 +112,8 @@ class Device(TypedDict):
     time_source: str | None
     counter: int
     ecus: list[Ecu]
+    abilities: list[str]
+    decryption_key: DecryptionKey | None
 
 
 class Certificate(TypedDict):
@@ -113,6 +124,24 @@ class Certificate(TypedDict):
     not_before: str
     not_after: str
     revoked_at: str | None
+
+
+class Offer(TypedDict):
+    """How an installation was offered and its expected bytes, or why it is held."""
+
+    method: str | None
+    bytes: int
+    base_sha256: str | None
+    held: str | None
+    detail: str | None
+
+
+class Done(TypedDict):
+    """What an installation took: body bytes, and segments a changed base cost."""
+
+    method: str | None
+    transferred: int | None
+    repaired: int | None
 
 
 class Installation(TypedDict):
@@ -127,6 +156,8 @@ class Installation(TypedDict):
     state: str
     code: str | None
     changed_at: str
+    offer: Offer | None
+    done: Done | None
 
 
 class Report(TypedDict):
@@ -165,6 +196,20 @@ class Deployment(TypedDict):
     reason: str
     created_at: str
     counts: dict[str, int]
+    bytes_max: int | None
+    delta_wait_minutes: int
+
+
+class Bytes(TypedDict):
+    """Expected and real bytes of the installations whose device told the latter.
+
+    ``repaired`` counts installations that found a changed base.
+    """
+
+    installations: int
+    expected: int
+    transferred: int
+    repaired: int
 
 
 class DeploymentDetail(TypedDict):
@@ -172,6 +217,34 @@ class DeploymentDetail(TypedDict):
 
     deployment: Deployment
     installations: list[Installation]
+    bytes: Bytes
+
+
+class Delta(TypedDict):
+    """A pair of images a delta is wanted between; lengths in bytes, CPU in ms.
+
+    ``progress`` is per cent, while it is made. ``container`` is its name once ready,
+    ``base_path`` the base's target path if the server published it.
+    """
+
+    id: int
+    state: str
+    origin: str
+    path: str
+    base_sha256: str
+    base_path: str | None
+    new_sha256: str
+    full_sha256: str
+    devices: int
+    length: int | None
+    full_length: int
+    container: str | None
+    cpu_ms: int | None
+    reason: str | None
+    attempts: int
+    progress: int | None
+    wanted_at: str
+    changed_at: str
 
 
 class Leaf(TypedDict):

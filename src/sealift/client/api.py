@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import quote
 
 from sealift.client.answers import (
+    Delta,
     Deployment,
     DeploymentDetail,
     Device,
@@ -40,11 +41,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sealift.client.session import Session
-    from sealift.core.types import Container
+    from sealift.core.types import Container, Seal
 
     Report = Callable[[str, int, int], None]
 
-__all__ = ["Operator", "Profile", "connect"]
+__all__ = ["Operator", "Profile", "Publication", "connect"]
 
 PIECE = 256 * 1024
 PREFIX = "/api/v1"
@@ -59,12 +60,39 @@ class _Devices(TypedDict):
     next: str | None
 
 
+class _Deltas(TypedDict):
+    deltas: list[Delta]
+    next: int | None
+
+
 class _Deployments(TypedDict):
     deployments: list[Deployment]
 
 
 class _Leaves(TypedDict):
     leaves: list[Leaf]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """How one artifact of a release travels.
+
+    ``deltas`` were made at the desk. If the containers are sealed, ``seal`` has the
+    content key, wrapped to the server's content-key key (``public/content-key.json``).
+    """
+
+    full: Container
+    deltas: tuple[Container, ...] = ()
+    seal: Seal | None = None
+
+    def to_json(self, path: str) -> dict[str, object]:
+        """As it is published under a target path."""
+        found: dict[str, object] = {"path": path, "full": self.full.to_json()}
+        if self.deltas:
+            found["deltas"] = [delta.to_json() for delta in self.deltas]
+        if self.seal is not None:
+            found["sealed"] = self.seal.to_json()
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +170,9 @@ class Operator:
         )
         return checked(StoredContainer, parsed(raw))
 
-    def publish_release(self, artifacts: Mapping[str, Container]) -> Release:
-        """Publish a release: target paths with their full containers."""
-        body = {
-            "artifacts": [
-                {"path": path, "full": full.to_json()}
-                for path, full in artifacts.items()
-            ]
-        }
+    def publish_release(self, artifacts: Mapping[str, Publication]) -> Release:
+        """Publish a release: target paths with the containers they travel in."""
+        body = {"artifacts": [found.to_json(path) for path, found in artifacts.items()]}
         return checked(Release, self._post("/releases", body))
 
     def releases(self) -> Sequence[Release]:
@@ -168,14 +191,21 @@ class Operator:
         csr: str,
         report_key: Mapping[str, object],
         ecus: Mapping[str, str],
+        decryption_key: Mapping[str, object] | None = None,
     ) -> Enrolled:
-        """Enrol a device; ``ecus`` maps ids to hardware ids, the primary first."""
-        body = {
+        """Enrol a device; ``ecus`` maps ids to hardware ids, the primary first.
+
+        ``decryption_key`` is ``{"kem", "public"}``; a device without one is never sent
+        a sealed image.
+        """
+        body: dict[str, object] = {
             "device_id": device_id,
             "csr": csr,
             "report_key": dict(report_key),
             "ecus": [{"ecu_id": e, "hardware_id": h} for e, h in ecus.items()],
         }
+        if decryption_key is not None:
+            body["decryption_key"] = dict(decryption_key)
         return checked(Enrolled, self._post("/devices", body))
 
     def devices(self) -> Iterator[Device]:
@@ -198,11 +228,24 @@ class Operator:
 
     # ── deployments ──────────────────────────────────────────────────────────────────
     def create_deployment(
-        self, release_id: str, devices: Sequence[str] | None, reason: str = ""
+        self,
+        release_id: str,
+        devices: Sequence[str] | None,
+        reason: str = "",
+        *,
+        bytes_max: int | None = None,
+        delta_wait_minutes: int | None = None,
     ) -> DeploymentDetail:
-        """Send a release to named devices, or with ``None`` to every active one."""
+        """Send a release to named devices, or with ``None`` to every active one.
+
+        ``bytes_max`` caps the body bytes of each installation; what costs more is held
+        and says so. Deltas under way are waited for ``delta_wait_minutes``, if ``None``
+        as long as the server's settings say.
+        """
         body: dict[str, object] = {"release": release_id, "reason": reason}
         body |= {"all": True} if devices is None else {"devices": list(devices)}
+        policy = {"bytes_max": bytes_max, "delta_wait_minutes": delta_wait_minutes}
+        body |= {name: value for name, value in policy.items() if value is not None}
         return checked(DeploymentDetail, self._post("/deployments", body))
 
     def deployments(self) -> Sequence[Deployment]:
@@ -220,6 +263,23 @@ class Operator:
         """Take back what no device has switched to yet."""
         place = f"/deployments/{quote(deployment_id, safe='')}/abort"
         return checked(DeploymentDetail, self._post(place, {"reason": reason}))
+
+    # ── deltas ───────────────────────────────────────────────────────────────────────
+    def deltas(self) -> Iterator[Delta]:
+        """Every delta wanted or made, the oldest first, page by page."""
+        after: int | None = 0
+        while after is not None:
+            page = checked(_Deltas, self._get("/deltas", after=after))
+            yield from page["deltas"]
+            after = page["next"]
+
+    def retry_delta(self, number: int) -> Delta:
+        """Make a delta that failed, was useless or was cancelled after all."""
+        return checked(Delta, self._post(f"/deltas/{number}/retry", {}))
+
+    def cancel_delta(self, number: int) -> Delta:
+        """Do not make a delta, or stop making it; what is ready stays."""
+        return checked(Delta, self._post(f"/deltas/{number}/cancel", {}))
 
     def audit(self, after: int = 0, limit: int = 100) -> Sequence[Leaf]:
         """Audit leaves with an index above ``after``, in the order of the log."""

@@ -61,6 +61,7 @@ class Kind(StrEnum):
     DEVICE_ENROLLED = "device.enrolled"
     DEVICE_REVOKED = "device.revoked"
     DEVICE_QUARANTINED = "device.quarantined"
+    DELTA_STATE = "delta.state"
     DEPLOYMENT_STARTED = "deployment.started"
     DEPLOYMENT_ABORTED = "deployment.aborted"
     INSTALLATION_STATE = "installation.state"

@@ -26,7 +26,7 @@ from sealift.server.api.auth import RateLimiter
 from sealift.server.api.device import DeviceFace
 from sealift.server.api.operator import OperatorFace
 from sealift.server.directory import making, open_directory
-from sealift.server.ports import Means
+from sealift.server.ports import Means, PayloadPolicy
 from sealift.server.services import accounts
 from sealift.server.services.audit import SYSTEM
 
@@ -93,8 +93,20 @@ def open_means(opened: Opened, clock: Clock, chance: Chance) -> Means:
         chance=chance,
         director=opened.signers.director,
         image=opened.signers.image,
+        content=opened.content,
+        payload=_payload_policy(opened.config),
         ecus_max=opened.config.limits.ecus,
         demo=opened.config.demo,
+    )
+
+
+def _payload_policy(config: Config) -> PayloadPolicy:
+    return PayloadPolicy(
+        deltas=config.delta.enabled,
+        sealed_deltas=config.delta.sealed,
+        bases=config.delta.keep,
+        wait_minutes=config.delta.wait_minutes,
+        must_seal=frozenset(config.payload.must_seal),
     )
 
 

@@ -13,9 +13,22 @@ from typing import Any
 
 from sealift.core.errors import InvalidConfigError
 
-__all__ = ["Config", "Layout", "Limits", "address", "load", "to_toml", "url"]
+__all__ = [
+    "Config",
+    "DeltaSettings",
+    "Layout",
+    "Limits",
+    "PayloadSettings",
+    "address",
+    "load",
+    "to_toml",
+    "url",
+]
 
 CONFIG_BYTES_MAX = 64 * 1024
+QUALITIES = ("quick", "balanced", "best")
+_ZERO = frozenset({"delta.wait_minutes"})
+"""Numbers that may be zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +46,32 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class DeltaSettings:
+    """Deltas this server makes: whether, within what, how many.
+
+    ``memory_max`` is in bytes, ``seconds_max`` CPU and wall time of one delta. A
+    deployment waits ``wait_minutes`` for deltas under way if it does not say otherwise.
+    ``keep`` bounds how many are made, and kept, per new image. ``sealed`` lets the
+    server open sealed images in memory to make (sealed) deltas of them.
+    """
+
+    enabled: bool = False
+    memory_max: int = 4 * 1024**3
+    seconds_max: int = 3600
+    wait_minutes: int = 10
+    quality: str = "balanced"
+    keep: int = 32
+    sealed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadSettings:
+    """``must_seal``: hardware ids whose images never travel in the open."""
+
+    must_seal: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What one server is told.
 
@@ -46,6 +85,8 @@ class Config:
     poll_seconds: int = 300
     demo: bool = False
     limits: Limits = Limits()
+    delta: DeltaSettings = DeltaSettings()
+    payload: PayloadSettings = PayloadSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +121,16 @@ class Layout:
         return self.root / "public"
 
     @property
+    def content_key(self) -> Path:
+        """What the desk wraps content keys of sealed images to."""
+        return self.public / "content-key.json"
+
+    @property
+    def scratch(self) -> Path:
+        """Where deltas are made; emptied at every start."""
+        return self.root / "scratch"
+
+    @property
     def lock(self) -> Path:
         """Held by the one process that runs on this directory."""
         return self.root / "lock"
@@ -91,6 +142,13 @@ class Layout:
     def certificate(self, name: str) -> Path:
         """The certificate called ``name``."""
         return self.public / f"{name}.pem"
+
+
+_TABLES = {
+    "limits": Limits(),
+    "delta": DeltaSettings(),
+    "payload": PayloadSettings(),
+}
 
 
 def address(text: str) -> tuple[str, int]:
@@ -133,8 +191,12 @@ def load(path: Path) -> Config:
         ) from error
     except ValueError as error:  # UnicodeDecodeError, TOMLDecodeError
         raise InvalidConfigError(f"{path} is not TOML: {error}") from error
-    limits = _checked(Limits(), found.pop("limits", {}), "limits.")
-    config: Config = _checked(Config(), found | {"limits": limits}, "")
+    tables = {
+        name: _checked(defaults, found.pop(name, {}), f"{name}.")
+        for name, defaults in _TABLES.items()
+    }
+    config: Config = _checked(Config(), found | tables, "")
+    _one_of("delta.quality", config.delta.quality, QUALITIES)
     for listen in (config.device_listen, config.operator_listen):
         address(listen)
     return config
@@ -168,6 +230,13 @@ def _checked(defaults: Any, found: dict[str, Any], place: str) -> Any:
     return type(defaults)(**values)
 
 
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InvalidConfigError(
+            f"{name} cannot be {value!r}", hint=f"one of {', '.join(known)}"
+        )
+
+
 def _value(name: str, value: object, like: object) -> object:
     if isinstance(like, tuple):
         if isinstance(value, list) and value and all(type(v) is str for v in value):
@@ -175,6 +244,7 @@ def _value(name: str, value: object, like: object) -> object:
         raise InvalidConfigError(f"{name} is not a list of texts")
     if type(value) is not type(like):
         raise InvalidConfigError(f"{name} is not a {type(like).__name__}")
-    if type(value) is int and value < 1:
-        raise InvalidConfigError(f"{name} must be at least 1")
+    least = 0 if name in _ZERO else 1
+    if type(value) is int and value < least:
+        raise InvalidConfigError(f"{name} must be at least {least}")
     return value

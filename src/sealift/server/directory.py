@@ -1,9 +1,10 @@
 """The server's directory: made once with every secret in it, checked at every start.
 
 A first start generates everything: one online key per role, the TLS authority and the
-server's certificate, the device authority. Nothing has a default, nothing is shared
-with another server, nothing is readable by others. What must be handed out lies in
-``public/``. The directory appears under its name only when it is complete.
+server's certificate, the device authority, the content-key key. Nothing has a default,
+nothing is shared with another server, nothing is readable by others. What must be
+handed out lies in ``public/``. The directory appears under its name only when it is
+complete; what an older Sealift did not make yet is added when it is opened.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 from contextlib import contextmanager
@@ -26,7 +28,7 @@ from sealift.core.errors import BusyError, InvalidConfigError
 from sealift.repo import keyfile, online
 from sealift.repo.files import read_bounded, write_atomic
 from sealift.repo.policy import refuse_shared
-from sealift.server.adapters import ca
+from sealift.server.adapters import ca, content
 from sealift.server.config import Config, Layout, load, to_toml
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Opened:
     config: Config
     signers: online.OnlineSigners
     authority: ca.DeviceAuthority
+    content: content.ContentKeyFile
 
 
 @contextmanager
@@ -96,7 +99,8 @@ def open_directory(root: Path, now: datetime) -> Opened:
         _certificate(layout, "device-ca"), _p256(layout, "device-ca")
     )
     _renew_server_certificate(layout, config, now)
-    return Opened(layout, config, signers, authority)
+    opener = _content_key(layout)
+    return Opened(layout, config, signers, authority, opener)
 
 
 @contextmanager
@@ -140,6 +144,7 @@ def _fill(layout: Layout, config: Config, now: datetime) -> None:
         certificate = ca.make_authority(subject, key, now)
         _write(layout.certificate(name), _pem(certificate), 0o644)
     _write(layout.key("tls-server"), ca.private_pem(ca.new_key()))
+    _content_key(layout)
     _renew_server_certificate(layout, config, now)
 
 
@@ -159,6 +164,20 @@ def _renew_server_certificate(layout: Layout, config: Config, now: datetime) -> 
         now,
     )
     write_atomic(path, _pem(made), mode=0o644)
+
+
+def _content_key(layout: Layout) -> content.ContentKeyFile:
+    """The key content keys are wrapped to; made where an older directory has none."""
+    path = layout.key("content")
+    if not path.exists():
+        _write(path, content.make_pem(secrets.token_bytes))
+    _require_private(path, stat.S_ISREG)
+    found = content.ContentKeyFile(read_bounded(path, _PEM_BYTES_MAX))
+    shown = content.public_json(found.public())
+    known = layout.content_key
+    if not known.exists() or read_bounded(known, _PEM_BYTES_MAX) != shown:
+        write_atomic(known, shown, mode=0o644)
+    return found
 
 
 def _names(certificate: x509.Certificate) -> set[str]:

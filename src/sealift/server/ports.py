@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sealift.core.audit import Event
-    from sealift.core.types import Artifact, Container
+    from sealift.core.types import Artifact, Container, Wrap
     from sealift.repo.director import DirectorSigners
     from sealift.repo.image import ImageSigners
 
@@ -56,6 +56,9 @@ class Device:
     time_source: str | None = None
     last_seen: datetime | None = None
     versions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    abilities: tuple[str, ...] = ()
+    decryption_key: Mapping[str, str] | None = None
+    reported_kid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,8 @@ class ReleaseItem:
 
     artifact: Artifact
     full: Container
+    sealed: bool = False
+    """Whether it travels encrypted, in every container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,11 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One release sent to some devices."""
+    """One release sent to some devices.
+
+    ``bytes_max`` caps the body bytes of each installation, ``delta_wait`` (minutes) is
+    how long it waits for deltas that are being made.
+    """
 
     id: str
     release_id: str
@@ -156,6 +165,36 @@ class Deployment:
     """``running``, ``completed`` or ``aborted``."""
     reason: str
     created_at: datetime
+    bytes_max: int | None = None
+    delta_wait: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What was offered for one installation, or why nothing is.
+
+    ``bytes`` is what it is expected to cost on the wire, or would if it were offered;
+    ``base_sha256`` the image a delta starts from. ``held`` is why it is not ordered
+    (see ``domain.chooser``), ``detail`` the same for people.
+    """
+
+    method: str | None
+    bytes: int
+    base_sha256: str | None = None
+    held: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What one installation really took, as the device reported it.
+
+    ``transferred`` in body bytes, ``repaired`` in segments that a changed base cost.
+    """
+
+    method: str | None
+    transferred: int | None
+    repaired: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +210,62 @@ class Installation:
     state: str
     code: str | None
     changed_at: datetime
+    offer: Offer | None = None
+    done: Done | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which components could take a new image: the bases of deltas to it.
+
+    With ``deployment_id`` only those that it gave an installation.
+    """
+
+    sha256: str
+    hardware_ids: Sequence[str]
+    release_counter: int
+    deployment_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One pair of images that a delta is wanted between, and what became of it.
+
+    The new image is that of the full container ``full_sha256`` (digest of the file, so
+    of one sealing), ``path`` its name. ``state`` is ``wanted``, ``making``, ``ready``,
+    ``useless``, ``failed`` or ``cancelled``, ``origin`` ``server`` or ``desk``.
+    ``devices`` counts those that ran the base when it was wanted. Lengths are bytes.
+    """
+
+    number: int
+    base_sha256: str
+    full_sha256: str
+    new_sha256: str
+    path: str
+    state: str
+    origin: str
+    devices: int
+    full_length: int
+    wanted_at: datetime
+    changed_at: datetime
+    run_at: datetime
+    """Not begun before."""
+    container: Container | None = None
+    length: int | None = None
+    cpu_ms: int | None = None
+    reason: str | None = None
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ContentKey:
+    """The content key of a sealed full container, wrapped to this server's key."""
+
+    sealed_sha256: str
+    path: str
+    image_sha256: str
+    wrap: Wrap
+    stored_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +320,12 @@ class Devices(Protocol):
         """Insert or replace."""
         ...
 
+    def bases(self, wanted: Wanted) -> Sequence[tuple[str, int]]:
+        """Image digests active devices run on such components, with how many; most
+        first.
+        """
+        ...
+
     def certificates(self, device_id: str) -> Sequence[Certificate]:
         """Every certificate issued to a device, the newest first."""
         ...
@@ -265,8 +366,8 @@ class MetadataFiles(Protocol):
         """Have the Director look again at the next poll; ``None``: at every device."""
         ...
 
-    def outdate_ordered(self) -> None:
-        """The same for every device with an open installation."""
+    def outdate_ordered(self, sha256: str | None = None) -> None:
+        """The same for every device with an open installation, or one of an image."""
         ...
 
     def ordered(self, device_id: str, name: str) -> StoredContainer | None:
@@ -339,6 +440,62 @@ class Deployments(Protocol):
 
     def counts(self, deployment_id: str) -> Mapping[str, int]:
         """Installations per state."""
+        ...
+
+
+class Deltas(Protocol):
+    """Deltas wanted and made; times and leases of the work are in the same rows."""
+
+    def find(self, number: int) -> Delta | None:
+        """One row."""
+        ...
+
+    def between(self, base_sha256: str, full_sha256: str) -> Delta | None:
+        """The row of a pair."""
+        ...
+
+    def to(self, full_sha256: str) -> Sequence[Delta]:
+        """Every row of one new image."""
+        ...
+
+    def all(self, after: int = 0, limit: int = 1000) -> Sequence[Delta]:
+        """Rows in order of their numbers, those after ``after``."""
+        ...
+
+    def add(self, delta: Delta) -> int:
+        """Insert under the next number, which is returned; ``number`` is not used."""
+        ...
+
+    def save(self, delta: Delta) -> None:
+        """Replace what may change; whoever worked on it does not hold it any more."""
+        ...
+
+    def claim(self, owner: str, now: datetime, until: datetime) -> Delta | None:
+        """Take the due row with most devices, wanted or left behind by its holder."""
+        ...
+
+    def renew(self, number: int, owner: str, until: datetime) -> bool:
+        """Hold a row longer; ``False`` if it is not the owner's any more."""
+        ...
+
+    def is_held(self, number: int, owner: str) -> bool:
+        """Whether a row is still being made by that owner."""
+        ...
+
+
+class ContentKeys(Protocol):
+    """Content keys as they may be stored: wrapped."""
+
+    def find(self, sealed_sha256: str) -> ContentKey | None:
+        """That of one sealed full container."""
+        ...
+
+    def seals(self, image_sha256: str) -> bool:
+        """Whether an image was ever published sealed."""
+        ...
+
+    def add(self, key: ContentKey) -> None:
+        """Insert."""
         ...
 
 
@@ -423,6 +580,16 @@ class Session(Protocol):
     @property
     def deployments(self) -> Deployments:
         """Deployments and installations."""
+        ...
+
+    @property
+    def deltas(self) -> Deltas:
+        """Pairs of images a delta is wanted between, and what became of it."""
+        ...
+
+    @property
+    def content_keys(self) -> ContentKeys:
+        """Content keys of sealed containers, wrapped."""
         ...
 
     @property
@@ -537,6 +704,39 @@ class Chance(Protocol):
         ...
 
 
+class ContentOpener(Protocol):
+    """The server's content-key key: what the desk wraps content keys to."""
+
+    kem: str
+    kid: str
+
+    def open(self, wrap: Wrap, path: str, sealed_sha256: bytes) -> bytes:
+        """A content key, for the moment it is needed; it is never written anywhere.
+
+        ``path`` is the TUF target path, ``sealed_sha256`` that of the sealed file.
+
+        Raises:
+            DecryptError: wrapped to another key, for another file, or changed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadPolicy:
+    """How images travel, as the settings say.
+
+    ``bases`` is how many deltas are made to one new image, ``wait_minutes`` how long a
+    deployment waits for them if it does not say. ``must_seal`` are hardware ids whose
+    images never travel in the open.
+    """
+
+    deltas: bool = False
+    sealed_deltas: bool = False
+    bases: int = 32
+    wait_minutes: int = 0
+    must_seal: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
     """What every use case has at hand; made once by the composition root.
@@ -552,6 +752,8 @@ class Means:
     chance: Chance
     director: DirectorSigners
     image: ImageSigners
+    content: ContentOpener
+    payload: PayloadPolicy = PayloadPolicy()
     ecus_max: int = 256
     demo: bool = False
     """Whether throw-away keys are accepted; never in production."""

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sealift.core.errors import InvalidConfigError
-from sealift.server.config import Config, Limits, address, load, to_toml, url
+from sealift.server.config import (
+    Config,
+    DeltaSettings,
+    Limits,
+    PayloadSettings,
+    address,
+    load,
+    to_toml,
+    url,
+)
 
+TABLES: dict[str, Any] = {
+    "limits": Limits(),
+    "delta": DeltaSettings(),
+    "payload": PayloadSettings(),
+}
 MANUAL = (Path(__file__).resolve().parents[3] / "docs/server.md").read_text("utf-8")
 
 
@@ -42,6 +57,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         "[limits]\nnothing = 1",
         "[limits]\nmanifest_bytes = -1",
         "limits = 3",
+        "[delta]\nenabled = 1",
+        "[delta]\nkeep = 0",
+        "[delta]\nwait_minutes = -1",
+        '[delta]\nquality = "good"',
+        '[payload]\nmust_seal = "board"',
         "demo = 1",
         "poll_seconds = ",
         b"\xff\xfe",
@@ -74,8 +94,8 @@ def test_addresses() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [f.name for f in fields(Config) if f.name != "limits"]
-    + [f"limits.{f.name}" for f in fields(Limits)],
+    [f.name for f in fields(Config) if f.name not in TABLES]
+    + [f"{table}.{f.name}" for table in TABLES for f in fields(TABLES[table])],
 )
 def test_every_setting_is_documented(name: str) -> None:
     """The manual has each setting, with its default if it is a number."""
@@ -84,7 +104,7 @@ def test_every_setting_is_documented(name: str) -> None:
         for line in MANUAL.splitlines()
         if line.startswith("| `") and f"`{name}`" in line
     )
-    values = Limits() if name.startswith("limits.") else Config()
-    default = getattr(values, name.removeprefix("limits."))
+    table, _, member = name.rpartition(".")
+    default = getattr(TABLES.get(table, Config()), member)
     if isinstance(default, int) and not isinstance(default, bool):
         assert str(default) in row

@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from sealift.core.audit import Actor, ActorType, Kind
-from sealift.core.errors import AuditUnavailableError
+from sealift.core.errors import AuditUnavailableError, EngineError
 from sealift.repo.entries import Listed
 from sealift.server import services
 from sealift.server.services import (
     accounts,
     audit,
+    deltas,
     deployments,
     director,
     identity,
@@ -29,6 +30,7 @@ from sealift.server.services import (
     releases,
     reports,
 )
+from tests.unit.server.fleet import MAKER, made_delta, two_releases
 from tests.unit.server.test_reports import Voice
 from tests.unit.server.world import OPERATOR, World, artifact, container
 
@@ -123,8 +125,36 @@ def receive(world: World) -> Act:
     return lambda: reports.receive(world.means, DEVICE, "dev-0001", raw)
 
 
+def finish_delta(world: World) -> Act:
+    fleet, _ = two_releases(world)
+    row = fleet.claim()
+    made = made_delta(row)
+    return lambda: deltas.finish(world.means, OPERATOR, row.number, MAKER, made, 5)
+
+
+def fail_delta(world: World) -> Act:
+    fleet, _ = two_releases(world)
+    row, error = fleet.claim(), EngineError("no\n\x1b[2J")
+    return lambda: deltas.fail(world.means, OPERATOR, row.number, MAKER, error)
+
+
+def cancel_delta(world: World) -> Act:
+    fleet, _ = two_releases(world)
+    number = fleet.rows()[0].number
+    return lambda: deltas.cancel(world.means, OPERATOR, number)
+
+
+def retry_delta(world: World) -> Act:
+    cancel_delta(world)()
+    return lambda: deltas.retry(world.means, OPERATOR, 1)
+
+
 CASES: dict[str, Callable[[World], Act]] = {
     "accounts.rotate_token": rotate_token,
+    "deltas.cancel": cancel_delta,
+    "deltas.fail": fail_delta,
+    "deltas.finish": finish_delta,
+    "deltas.retry": retry_delta,
     "deployments.abort": abort,
     "deployments.create": create,
     "director.issue_for": issue_for,

@@ -26,10 +26,10 @@ from sealift.repo import image, online, roots
 from sealift.repo.entries import Listed
 from sealift.repo.repository import read, sign
 from sealift.repo.signers import signer_for
-from sealift.server.adapters import ca
+from sealift.server.adapters import ca, content
 from sealift.server.adapters.files import FileBlobs
 from sealift.server.adapters.sqlite import SqliteStore
-from sealift.server.ports import Means, Release
+from sealift.server.ports import Means, PayloadPolicy, Release
 from sealift.server.services import (
     deployments,
     identity,
@@ -211,7 +211,8 @@ class World:
     def deploy(self, release: Release, *devices: str) -> str:
         """A deployment to those devices, or to all; its id."""
         names = list(devices) or None
-        view = deployments.create(self.means, OPERATOR, release.id, names)
+        wanted = deployments.NewDeployment(release.id, names)
+        view = deployments.create(self.means, OPERATOR, wanted)
         return view.deployment.id
 
     def leaves(self) -> list[str]:
@@ -219,7 +220,10 @@ class World:
         return [leaf.kind for leaf in self.means.store.reader.audit.page(0, 1000)]
 
 
-def make_world(directory: Path) -> World:
+PLAIN = PayloadPolicy()
+
+
+def make_world(directory: Path, payload: PayloadPolicy = PLAIN) -> World:
     """A server without a published root; state on disk below ``directory``."""
     directory.mkdir(exist_ok=True)
     (directory / "keys").mkdir()
@@ -236,5 +240,7 @@ def make_world(directory: Path) -> World:
         chance=Sequence(),
         director=signers.director,
         image=signers.image,
+        content=content.ContentKeyFile(content.make_pem(Sequence().token_bytes)),
+        payload=payload,
     )
     return World(means, Vendor(signers), clock)

@@ -138,18 +138,68 @@ _FIRST = (
     ) STRICT""",
 )
 
+_SECOND = (
+    "ALTER TABLE device ADD COLUMN abilities TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE device ADD COLUMN decryption_key TEXT",
+    "ALTER TABLE device ADD COLUMN reported_kid TEXT",
+    "ALTER TABLE deployment ADD COLUMN bytes_max INTEGER",
+    "ALTER TABLE deployment ADD COLUMN delta_wait INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE installation ADD COLUMN offer TEXT NOT NULL DEFAULT 'null'",
+    "ALTER TABLE installation ADD COLUMN done TEXT NOT NULL DEFAULT 'null'",
+    # A sealed full container is sealed once, so its digest names one content key; of a
+    # plain one it names the bytes. Either way deltas to it are good beside it.
+    """CREATE TABLE delta (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        base_sha256 TEXT NOT NULL,
+        full_sha256 TEXT NOT NULL,
+        new_sha256 TEXT NOT NULL,
+        path TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN
+            ('wanted', 'making', 'ready', 'useless', 'failed', 'cancelled')),
+        origin TEXT NOT NULL CHECK (origin IN ('server', 'desk')),
+        devices INTEGER NOT NULL,
+        container TEXT,
+        length INTEGER,
+        full_length INTEGER NOT NULL,
+        cpu_ms INTEGER,
+        reason TEXT,
+        attempts INTEGER NOT NULL,
+        wanted_at TEXT NOT NULL,
+        changed_at TEXT NOT NULL,
+        run_at TEXT NOT NULL,
+        owner TEXT,
+        lease_until TEXT,
+        UNIQUE (base_sha256, full_sha256)
+    ) STRICT""",
+    """CREATE INDEX delta_due ON delta (run_at)
+        WHERE state IN ('wanted', 'making')""",
+    "CREATE INDEX delta_full ON delta (full_sha256)",
+    """CREATE TABLE content_key (
+        sealed_sha256 TEXT PRIMARY KEY,
+        path TEXT NOT NULL,
+        image_sha256 TEXT NOT NULL,
+        wrap TEXT NOT NULL,
+        stored_at TEXT NOT NULL
+    ) STRICT""",
+    "CREATE INDEX content_key_image ON content_key (image_sha256)",
+    "CREATE INDEX installation_order ON installation (sha256) WHERE is_open = 1",
+)
+
 _APPEND_ONLY = ("audit_leaf", "manifest", "metadata", "container", "release")
 
 
-def _guards() -> tuple[str, ...]:
+def _guards(tables: tuple[str, ...]) -> tuple[str, ...]:
     """Triggers that refuse to change what is evidence or was published."""
     return tuple(
         f"""CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table}
             BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"""
-        for table in _APPEND_ONLY
+        for table in tables
         for verb in ("UPDATE", "DELETE")
     )
 
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = ((*_FIRST, *_guards()),)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (*_FIRST, *_guards(_APPEND_ONLY)),
+    _SECOND,
+)
 """``MIGRATIONS[n]`` leads from schema version ``n`` to ``n + 1``."""

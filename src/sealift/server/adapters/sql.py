@@ -1,41 +1,40 @@
-"""Every SQL statement of the server, over a connection that somebody else opened.
+"""SQL statements of the server, over a connection that somebody else opened.
 
 Written in the common part of SQLite and PostgreSQL; a database is one file beside this
-one that opens connections, sets them up and translates errors. Times are stored as
-``YYYY-MM-DDTHH:MM:SSZ``, structured values as JSON.
+one that opens connections, sets them up and translates errors. The tables of deltas and
+content keys are in ``sql_payload``.
 """
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sealift.core.errors import AuditUnavailableError, SealiftError
 from sealift.core.types import Artifact, Container
 from sealift.server import ports
+from sealift.server.adapters.rows import (
+    Connection,
+    Row,
+    Table,
+    maybe,
+    moment,
+    packed,
+    text,
+)
+from sealift.server.adapters.sql_payload import ContentKeys, Deltas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from sealift.core.audit import Event
 
 __all__ = ["Connection", "Session"]
 
-Row = tuple[Any, ...]
-
-
-class Connection(Protocol):
-    """What a database offers; placeholders are ``?``, foreign errors are translated."""
-
-    def rows(self, sql: str, *values: object) -> Sequence[Row]:
-        """Run a statement and fetch everything."""
-        ...
-
-    def changes(self) -> int:
-        """Rows changed through this connection since the transaction began."""
-        ...
+T = TypeVar("T")
 
 
 class Session:
@@ -55,6 +54,16 @@ class Session:
     def deployments(self) -> ports.Deployments:
         """Deployments and installations."""
         return _Deployments(self._connection)
+
+    @cached_property
+    def deltas(self) -> ports.Deltas:
+        """Pairs of images a delta is wanted between, and what became of it."""
+        return Deltas(self._connection)
+
+    @cached_property
+    def content_keys(self) -> ports.ContentKeys:
+        """Content keys of sealed containers, wrapped."""
+        return ContentKeys(self._connection)
 
     @cached_property
     def manifests(self) -> ports.Manifests:
@@ -79,7 +88,7 @@ class Session:
         """Write "last seen" times."""
         for device_id, at in seen.items():
             self._connection.rows(
-                "UPDATE device SET last_seen = ? WHERE id = ?", _text(at), device_id
+                "UPDATE device SET last_seen = ? WHERE id = ?", text(at), device_id
             )
 
     def note_looked(self, device_id: str, renew_at: int) -> None:
@@ -89,33 +98,35 @@ class Session:
         )
 
 
-class _Table:
-    def __init__(self, connection: Connection) -> None:
-        self._rows = connection.rows
-
-    def _one(self, sql: str, *values: object) -> Row | None:
-        found = self._rows(sql, *values)
-        return found[0] if found else None
-
-
 # ── devices ──────────────────────────────────────────────────────────────────────────
 _CALLER = """SELECT d.id, d.state, c.revoked_at IS NOT NULL, r.etag,
         coalesce(r.renew_at, 0)
     FROM certificate c JOIN device d ON d.id = c.device_id
     LEFT JOIN director r ON r.device_id = d.id WHERE c.sha256 = ?"""
 _DEVICE = """SELECT id, state, report_key_id, report_key, created_at, counter,
-    reported_at, report_time, time_source, last_seen, versions FROM device"""
+    reported_at, report_time, time_source, last_seen, versions, abilities,
+    decryption_key, reported_kid FROM device"""
 _ECU = """SELECT id, device_id, hardware_id, is_primary, installed_name,
     installed_sha256, installed_length, installed_version, release_counter, attack
     FROM ecu WHERE device_id = ? ORDER BY is_primary DESC, id"""
 _CERTIFICATE = """SELECT sha256, device_id, serial, not_before, not_after, revoked_at,
     pem FROM certificate WHERE device_id = ? ORDER BY not_before DESC, serial"""
+_BASES = """SELECT e.installed_sha256, count(*) AS devices
+    FROM ecu e JOIN device d ON d.id = e.device_id
+    WHERE e.hardware_id IN ({marks}) AND d.state = 'active'
+        AND e.installed_sha256 IS NOT NULL AND e.installed_sha256 <> ?
+        AND e.release_counter <= ? AND (? IS NULL OR EXISTS (SELECT 1
+            FROM installation i WHERE i.deployment_id = ? AND i.device_id = e.device_id
+                AND i.ecu_id = e.id))
+    GROUP BY e.installed_sha256 ORDER BY devices DESC, e.installed_sha256"""
 _SAVE_DEVICE = """INSERT INTO device (id, state, report_key_id, report_key, created_at,
-        counter, reported_at, report_time, time_source, last_seen, versions)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        counter, reported_at, report_time, time_source, last_seen, versions,
+        abilities, decryption_key, reported_kid)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET state = excluded.state, counter = excluded.counter,
         reported_at = excluded.reported_at, report_time = excluded.report_time,
-        time_source = excluded.time_source, versions = excluded.versions"""
+        time_source = excluded.time_source, versions = excluded.versions,
+        abilities = excluded.abilities, reported_kid = excluded.reported_kid"""
 _SAVE_ECU = """INSERT INTO ecu (id, device_id, hardware_id, is_primary, installed_name,
         installed_sha256, installed_length, installed_version, release_counter, attack)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -130,9 +141,9 @@ _SAVE_CERTIFICATE = """INSERT INTO certificate (sha256, device_id, serial, not_b
     ON CONFLICT (sha256) DO UPDATE SET revoked_at = excluded.revoked_at"""
 
 
-class _Devices(_Table):
+class _Devices(Table):
     def caller(self, certificate_sha256: str) -> ports.Caller | None:
-        row = self._one(_CALLER, certificate_sha256)
+        row = self.one(_CALLER, certificate_sha256)
         return (
             None
             if row is None
@@ -140,34 +151,49 @@ class _Devices(_Table):
         )
 
     def find(self, device_id: str) -> ports.Device | None:
-        row = self._one(f"{_DEVICE} WHERE id = ?", device_id)
+        row = self.one(f"{_DEVICE} WHERE id = ?", device_id)
         return None if row is None else _device(row)
 
     def all(self, after: str = "", limit: int = 1000) -> Sequence[ports.Device]:
         sql = f"{_DEVICE} WHERE id > ? ORDER BY id LIMIT ?"
-        return [_device(row) for row in self._rows(sql, after, limit)]
+        return [_device(row) for row in self.rows(sql, after, limit)]
 
     def save(self, device: ports.Device) -> None:
-        self._rows(
+        self.rows(
             _SAVE_DEVICE,
             device.id,
             device.state,
             device.report_key_id,
-            _packed(device.report_key),
-            _text(device.created_at),
+            packed(device.report_key),
+            text(device.created_at),
             device.counter,
-            _text(device.reported_at),
-            _text(device.report_time),
+            text(device.reported_at),
+            text(device.report_time),
             device.time_source,
-            _text(device.last_seen),
-            _packed(device.versions),
+            text(device.last_seen),
+            packed(device.versions),
+            packed(device.abilities),
+            None if device.decryption_key is None else packed(device.decryption_key),
+            device.reported_kid,
         )
 
+    def bases(self, wanted: ports.Wanted) -> Sequence[tuple[str, int]]:
+        marks = ", ".join("?" * len(wanted.hardware_ids))
+        found = self.rows(
+            _BASES.format(marks=marks),
+            *wanted.hardware_ids,
+            wanted.sha256,
+            wanted.release_counter,
+            wanted.deployment_id,
+            wanted.deployment_id,
+        )
+        return [(row[0], row[1]) for row in found]
+
     def ecus(self, device_id: str) -> Sequence[ports.Ecu]:
-        return [_ecu(row) for row in self._rows(_ECU, device_id)]
+        return [_ecu(row) for row in self.rows(_ECU, device_id)]
 
     def save_ecu(self, ecu: ports.Ecu) -> None:
-        self._rows(
+        self.rows(
             _SAVE_ECU,
             ecu.id,
             ecu.device_id,
@@ -182,23 +208,23 @@ class _Devices(_Table):
         )
 
     def certificates(self, device_id: str) -> Sequence[ports.Certificate]:
-        return [_certificate(row) for row in self._rows(_CERTIFICATE, device_id)]
+        return [_certificate(row) for row in self.rows(_CERTIFICATE, device_id)]
 
     def save_certificate(self, certificate: ports.Certificate) -> None:
-        self._rows(
+        self.rows(
             _SAVE_CERTIFICATE,
             certificate.sha256,
             certificate.device_id,
             certificate.serial,
-            _text(certificate.not_before),
-            _text(certificate.not_after),
-            _text(certificate.revoked_at),
+            text(certificate.not_before),
+            text(certificate.not_after),
+            text(certificate.revoked_at),
             certificate.pem,
         )
 
     def key_in_use(self, report_key_id: str) -> bool:
         sql = "SELECT 1 FROM device WHERE report_key_id = ?"
-        return self._one(sql, report_key_id) is not None
+        return self.one(sql, report_key_id) is not None
 
 
 def _device(row: Row) -> ports.Device:
@@ -207,13 +233,16 @@ def _device(row: Row) -> ports.Device:
         state=row[1],
         report_key_id=row[2],
         report_key=json.loads(row[3]),
-        created_at=_time(row[4]),
+        created_at=moment(row[4]),
         counter=row[5],
-        reported_at=_maybe(row[6]),
-        report_time=_maybe(row[7]),
+        reported_at=maybe(row[6]),
+        report_time=maybe(row[7]),
         time_source=row[8],
-        last_seen=_maybe(row[9]),
+        last_seen=maybe(row[9]),
         versions=json.loads(row[10]),
+        abilities=tuple(json.loads(row[11])),
+        decryption_key=None if row[12] is None else json.loads(row[12]),
+        reported_kid=row[13],
     )
 
 
@@ -226,9 +255,9 @@ def _certificate(row: Row) -> ports.Certificate:
         sha256=row[0],
         device_id=row[1],
         serial=row[2],
-        not_before=_time(row[3]),
-        not_after=_time(row[4]),
-        revoked_at=_maybe(row[5]),
+        not_before=moment(row[3]),
+        not_after=moment(row[4]),
+        revoked_at=maybe(row[5]),
         pem=row[6],
     )
 
@@ -247,31 +276,31 @@ _SAVE_DIRECTOR = """INSERT INTO director (device_id, targets, snapshot, timestam
         renew_at = excluded.renew_at"""
 
 
-class _Metadata(_Table):
+class _Metadata(Table):
     def find(
         self, repository: str, role: str, version: int
     ) -> ports.MetadataFile | None:
-        row = self._one(f"{_METADATA} AND version = ?", repository, role, version)
+        row = self.one(f"{_METADATA} AND version = ?", repository, role, version)
         return None if row is None else _metadata(row)
 
     def newest(self, repository: str, role: str) -> ports.MetadataFile | None:
         sql = f"{_METADATA} ORDER BY version DESC LIMIT 1"
-        row = self._one(sql, repository, role)
+        row = self.one(sql, repository, role)
         return None if row is None else _metadata(row)
 
     def add(self, file: ports.MetadataFile) -> None:
-        self._rows(
+        self.rows(
             "INSERT INTO metadata VALUES (?, ?, ?, ?, ?, ?)",
             file.repository,
             file.role,
             file.version,
             file.body,
             file.sha256,
-            _text(file.published_at),
+            text(file.published_at),
         )
 
     def director(self, device_id: str) -> ports.DirectorRecord | None:
-        row = self._one(_DIRECTOR, device_id)
+        row = self.one(_DIRECTOR, device_id)
         if row is None:
             return None
         return ports.DirectorRecord(
@@ -281,43 +310,45 @@ class _Metadata(_Table):
     def save_director(
         self, record: ports.DirectorRecord, containers: Sequence[str]
     ) -> None:
-        self._rows(
+        self.rows(
             _SAVE_DIRECTOR,
             record.device_id,
             record.targets,
             record.snapshot,
             record.timestamp,
-            _packed(record.versions),
+            packed(record.versions),
             record.etag,
             record.renew_at,
         )
         owner = record.device_id
-        self._rows("DELETE FROM ordered_container WHERE device_id = ?", owner)
+        self.rows("DELETE FROM ordered_container WHERE device_id = ?", owner)
         for name in sorted(set(containers)):
-            self._rows("INSERT INTO ordered_container VALUES (?, ?)", owner, name)
+            self.rows("INSERT INTO ordered_container VALUES (?, ?)", owner, name)
 
     def outdate(self, device_id: str | None = None) -> None:
         sql = "UPDATE director SET renew_at = 0 WHERE ? IS NULL OR device_id = ?"
-        self._rows(sql, device_id, device_id)
+        self.rows(sql, device_id, device_id)
 
-    def outdate_ordered(self) -> None:
-        self._rows(
-            """UPDATE director SET renew_at = 0 WHERE device_id IN
-                (SELECT device_id FROM installation WHERE is_open = 1)"""
+    def outdate_ordered(self, sha256: str | None = None) -> None:
+        self.rows(
+            """UPDATE director SET renew_at = 0 WHERE device_id IN (SELECT device_id
+                FROM installation WHERE is_open = 1 AND (? IS NULL OR sha256 = ?))""",
+            sha256,
+            sha256,
         )
 
     def ordered(self, device_id: str, name: str) -> ports.StoredContainer | None:
         sql = f"{_CONTAINER} JOIN ordered_container USING (name) WHERE device_id = ?"
-        row = self._one(f"{sql} AND name = ?", device_id, name)
+        row = self.one(f"{sql} AND name = ?", device_id, name)
         return None if row is None else _container(row)
 
     def versions(self, repository: str) -> Sequence[tuple[str, int]]:
         sql = "SELECT role, version FROM metadata WHERE repository = ?"
-        return [(row[0], row[1]) for row in self._rows(sql, repository)]
+        return [(row[0], row[1]) for row in self.rows(sql, repository)]
 
 
 def _metadata(row: Row) -> ports.MetadataFile:
-    return ports.MetadataFile(row[0], row[1], row[2], row[3], row[4], _time(row[5]))
+    return ports.MetadataFile(row[0], row[1], row[2], row[3], row[4], moment(row[5]))
 
 
 # ── releases ─────────────────────────────────────────────────────────────────────────
@@ -325,110 +356,120 @@ _RELEASE = """SELECT id, product, version, sequence, items, published_at
     FROM release"""
 
 
-class _Releases(_Table):
+class _Releases(Table):
     def container(self, name: str) -> ports.StoredContainer | None:
-        row = self._one(f"{_CONTAINER} WHERE name = ?", name)
+        row = self.one(f"{_CONTAINER} WHERE name = ?", name)
         return None if row is None else _container(row)
 
     def add_container(self, container: ports.StoredContainer) -> None:
-        self._rows(
+        self.rows(
             "INSERT INTO container VALUES (?, ?, ?, ?)",
             container.name,
             container.length,
             container.sha256,
-            _text(container.stored_at),
+            text(container.stored_at),
         )
 
     def find(self, release_id: str) -> ports.Release | None:
-        row = self._one(f"{_RELEASE} WHERE id = ?", release_id)
+        row = self.one(f"{_RELEASE} WHERE id = ?", release_id)
         return None if row is None else _release(row)
 
     def all(self) -> Sequence[ports.Release]:
         sql = f"{_RELEASE} ORDER BY published_at DESC, sequence DESC"
-        return [_release(row) for row in self._rows(sql)]
+        return [_release(row) for row in self.rows(sql)]
 
     def add(self, release: ports.Release) -> None:
-        self._rows(
+        self.rows(
             "INSERT INTO release VALUES (?, ?, ?, ?, ?, ?)",
             release.id,
             release.product,
             release.version,
             release.sequence,
-            _packed([_item_json(item) for item in release.items]),
-            _text(release.published_at),
+            packed([_item_json(item) for item in release.items]),
+            text(release.published_at),
         )
 
 
 def _container(row: Row) -> ports.StoredContainer:
-    return ports.StoredContainer(row[0], row[1], row[2], _time(row[3]))
+    return ports.StoredContainer(row[0], row[1], row[2], moment(row[3]))
 
 
 def _release(row: Row) -> ports.Release:
     items = tuple(_item(found) for found in json.loads(row[4]))
-    return ports.Release(row[0], row[1], row[2], row[3], items, _time(row[5]))
+    return ports.Release(row[0], row[1], row[2], row[3], items, moment(row[5]))
 
 
 def _item_json(item: ports.ReleaseItem) -> dict[str, object]:
-    return {"artifact": item.artifact.to_json(), "full": item.full.to_json()}
+    found: dict[str, object] = {
+        "artifact": item.artifact.to_json(),
+        "full": item.full.to_json(),
+    }
+    return found | {"sealed": True} if item.sealed else found
 
 
 def _item(found: dict[str, Any]) -> ports.ReleaseItem:
     return ports.ReleaseItem(
-        Artifact.from_json(found["artifact"]), Container.from_json(found["full"])
+        Artifact.from_json(found["artifact"]),
+        Container.from_json(found["full"]),
+        bool(found.get("sealed", False)),
     )
 
 
 # ── deployments ──────────────────────────────────────────────────────────────────────
-_DEPLOYMENT = "SELECT id, release_id, state, reason, created_at FROM deployment"
+_DEPLOYMENT = """SELECT id, release_id, state, reason, created_at, bytes_max, delta_wait
+    FROM deployment"""
 _INSTALLATION = """SELECT id, deployment_id, device_id, ecu_id, path, sha256, state,
-    code, changed_at FROM installation"""
+    code, changed_at, offer, done FROM installation"""
 _NEWEST_FIRST = """ORDER BY (SELECT number FROM deployment
     WHERE deployment.id = installation.deployment_id) DESC, ecu_id"""
 _SAVE_DEPLOYMENT = """INSERT INTO deployment (id, release_id, state, reason, created_at,
-        number) VALUES (?, ?, ?, ?, ?, (SELECT coalesce(max(number), 0) + 1
-        FROM deployment))
+        bytes_max, delta_wait, number) VALUES (?, ?, ?, ?, ?, ?, ?,
+        (SELECT coalesce(max(number), 0) + 1 FROM deployment))
     ON CONFLICT (id) DO UPDATE SET state = excluded.state"""
 _SAVE_INSTALLATION = """INSERT INTO installation (id, deployment_id, device_id, ecu_id,
-        path, sha256, state, code, changed_at, is_open)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        path, sha256, state, code, changed_at, offer, done, is_open)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET state = excluded.state, code = excluded.code,
-        changed_at = excluded.changed_at, is_open = excluded.is_open"""
+        changed_at = excluded.changed_at, offer = excluded.offer,
+        done = excluded.done, is_open = excluded.is_open"""
 _ENDED = frozenset({"succeeded", "failed", "rolled_back", "cancelled", "superseded"})
 
 
-class _Deployments(_Table):
+class _Deployments(Table):
     def find(self, deployment_id: str) -> ports.Deployment | None:
-        row = self._one(f"{_DEPLOYMENT} WHERE id = ?", deployment_id)
+        row = self.one(f"{_DEPLOYMENT} WHERE id = ?", deployment_id)
         return None if row is None else _deployment(row)
 
     def all(self) -> Sequence[ports.Deployment]:
         sql = f"{_DEPLOYMENT} ORDER BY number DESC"
-        return [_deployment(row) for row in self._rows(sql)]
+        return [_deployment(row) for row in self.rows(sql)]
 
     def save(self, deployment: ports.Deployment) -> None:
-        self._rows(
+        self.rows(
             _SAVE_DEPLOYMENT,
             deployment.id,
             deployment.release_id,
             deployment.state,
             deployment.reason,
-            _text(deployment.created_at),
+            text(deployment.created_at),
+            deployment.bytes_max,
+            deployment.delta_wait,
         )
 
     def installations(self, deployment_id: str) -> Sequence[ports.Installation]:
         sql = f"{_INSTALLATION} WHERE deployment_id = ? ORDER BY device_id, ecu_id"
-        return [_installation(row) for row in self._rows(sql, deployment_id)]
+        return [_installation(row) for row in self.rows(sql, deployment_id)]
 
     def installations_on(self, device_id: str) -> Sequence[ports.Installation]:
         sql = f"{_INSTALLATION} WHERE device_id = ? {_NEWEST_FIRST}"
-        return [_installation(row) for row in self._rows(sql, device_id)]
+        return [_installation(row) for row in self.rows(sql, device_id)]
 
     def open_installations(self, device_id: str) -> Sequence[ports.Installation]:
         sql = f"{_INSTALLATION} WHERE device_id = ? AND is_open = 1 ORDER BY ecu_id"
-        return [_installation(row) for row in self._rows(sql, device_id)]
+        return [_installation(row) for row in self.rows(sql, device_id)]
 
     def save_installation(self, installation: ports.Installation) -> None:
-        self._rows(
+        self.rows(
             _SAVE_INSTALLATION,
             installation.id,
             installation.deployment_id,
@@ -438,12 +479,14 @@ class _Deployments(_Table):
             installation.sha256,
             installation.state,
             installation.code,
-            _text(installation.changed_at),
+            text(installation.changed_at),
+            _fields(installation.offer),
+            _fields(installation.done),
             int(installation.state not in _ENDED),
         )
 
     def complete(self, deployment_id: str) -> None:
-        self._rows(
+        self.rows(
             """UPDATE deployment SET state = 'completed'
                 WHERE id = ? AND state = 'running' AND NOT EXISTS (SELECT 1
                     FROM installation WHERE deployment_id = ? AND is_open = 1)""",
@@ -454,11 +497,11 @@ class _Deployments(_Table):
     def counts(self, deployment_id: str) -> Mapping[str, int]:
         sql = """SELECT state, count(*) FROM installation WHERE deployment_id = ?
             GROUP BY state ORDER BY state"""
-        return {row[0]: row[1] for row in self._rows(sql, deployment_id)}
+        return {row[0]: row[1] for row in self.rows(sql, deployment_id)}
 
 
 def _deployment(row: Row) -> ports.Deployment:
-    return ports.Deployment(row[0], row[1], row[2], row[3], _time(row[4]))
+    return ports.Deployment(row[0], row[1], row[2], row[3], moment(row[4]), *row[5:])
 
 
 def _installation(row: Row) -> ports.Installation:
@@ -471,8 +514,19 @@ def _installation(row: Row) -> ports.Installation:
         sha256=row[5],
         state=row[6],
         code=row[7],
-        changed_at=_time(row[8]),
+        changed_at=moment(row[8]),
+        offer=_of(ports.Offer, row[9]),
+        done=_of(ports.Done, row[10]),
     )
+
+
+def _fields(value: ports.Offer | ports.Done | None) -> str:
+    return packed(None if value is None else asdict(value))
+
+
+def _of(kind: type[T], stored: str) -> T | None:
+    found = json.loads(stored)
+    return None if found is None else kind(**found)
 
 
 # ── evidence ─────────────────────────────────────────────────────────────────────────
@@ -483,14 +537,14 @@ _ADD_MANIFEST = """INSERT INTO manifest (device_id, sha256, counter, received_at
     ON CONFLICT (device_id, sha256) DO NOTHING RETURNING number"""
 
 
-class _Manifests(_Table):
+class _Manifests(Table):
     def add(self, manifest: ports.Manifest) -> bool:
-        added = self._rows(
+        added = self.rows(
             _ADD_MANIFEST,
             manifest.device_id,
             manifest.sha256,
             manifest.counter,
-            _text(manifest.received_at),
+            text(manifest.received_at),
             manifest.verdict,
             manifest.body,
         )
@@ -499,28 +553,28 @@ class _Manifests(_Table):
     def accepted(self, device_id: str, limit: int) -> Sequence[str]:
         sql = """SELECT sha256 FROM manifest WHERE device_id = ?
             AND verdict = 'accepted' ORDER BY number DESC LIMIT ?"""
-        return [row[0] for row in self._rows(sql, device_id, limit)]
+        return [row[0] for row in self.rows(sql, device_id, limit)]
 
     def refused_since(self, device_id: str, since: datetime) -> int:
         sql = """SELECT count(*) FROM manifest WHERE device_id = ?
             AND verdict <> 'accepted' AND received_at >= ?"""
-        return int(self._rows(sql, device_id, _text(since))[0][0])
+        return int(self.rows(sql, device_id, text(since))[0][0])
 
     def of(self, device_id: str, limit: int = 50) -> Sequence[ports.Manifest]:
         sql = f"{_MANIFEST} ORDER BY number DESC LIMIT ?"
-        return [_manifest(row) for row in self._rows(sql, device_id, limit)]
+        return [_manifest(row) for row in self.rows(sql, device_id, limit)]
 
 
 def _manifest(row: Row) -> ports.Manifest:
-    return ports.Manifest(row[0], row[1], row[2], _time(row[3]), row[4], row[5])
+    return ports.Manifest(row[0], row[1], row[2], moment(row[3]), row[4], row[5])
 
 
-class _Audit(_Table):
+class _Audit(Table):
     def append(self, event: Event, leaf: bytes, leaf_hash: bytes) -> int:
         sql = """INSERT INTO audit_leaf (id, kind, body, leaf_hash)
             VALUES (?, ?, ?, ?) RETURNING position"""
         try:
-            row = self._one(sql, event.id, event.kind.value, leaf, leaf_hash)
+            row = self.one(sql, event.id, event.kind.value, leaf, leaf_hash)
         except SealiftError as error:
             raise AuditUnavailableError(
                 "the audit log cannot be written, so nothing was changed",
@@ -531,13 +585,13 @@ class _Audit(_Table):
         return int(row[0])
 
     def size(self) -> int:
-        row = self._one("SELECT coalesce(max(position), 0) FROM audit_leaf")
+        row = self.one("SELECT coalesce(max(position), 0) FROM audit_leaf")
         return 0 if row is None else int(row[0])
 
     def page(self, after: int = 0, limit: int = 100) -> Sequence[ports.Leaf]:
         sql = """SELECT position, id, kind, body, leaf_hash FROM audit_leaf
             WHERE position > ? ORDER BY position LIMIT ?"""
-        return [ports.Leaf(*row) for row in self._rows(sql, after, limit)]
+        return [ports.Leaf(*row) for row in self.rows(sql, after, limit)]
 
 
 # ── housekeeping ─────────────────────────────────────────────────────────────────────
@@ -545,51 +599,34 @@ _TAKE = """UPDATE job SET owner = ?, lease_until = ? WHERE name = ? AND run_at <
     AND (lease_until IS NULL OR lease_until <= ?) RETURNING name"""
 
 
-class _Housekeeping(_Table):
+class _Housekeeping(Table):
     def token(self) -> str | None:
-        row = self._one("SELECT sha256 FROM operator_token")
+        row = self.one("SELECT sha256 FROM operator_token")
         return None if row is None else str(row[0])
 
     def set_token(self, sha256: str, at: datetime) -> None:
-        self._rows("DELETE FROM operator_token")
-        self._rows("INSERT INTO operator_token VALUES (?, ?)", sha256, _text(at))
+        self.rows("DELETE FROM operator_token")
+        self.rows("INSERT INTO operator_token VALUES (?, ?)", sha256, text(at))
 
     def take_lease(self, job: str, owner: str, now: datetime, until: datetime) -> bool:
-        stamp = _text(now)
-        self._rows(
+        stamp = text(now)
+        self.rows(
             "INSERT INTO job (name, run_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
             job,
             stamp,
         )
-        return bool(self._rows(_TAKE, owner, _text(until), job, stamp, stamp))
+        return bool(self.rows(_TAKE, owner, text(until), job, stamp, stamp))
 
     def finish(self, job: str, owner: str, next_run: datetime) -> None:
-        self._rows(
+        self.rows(
             """UPDATE job SET run_at = ?, lease_until = NULL, owner = NULL
                 WHERE name = ? AND owner = ?""",
-            _text(next_run),
+            text(next_run),
             job,
             owner,
         )
 
 
-# ── values ───────────────────────────────────────────────────────────────────────────
-def _packed(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
 def _triple(text: str) -> tuple[int, int, int]:
     first, second, third = json.loads(text)
     return first, second, third
-
-
-def _text(at: datetime | None) -> str | None:
-    return None if at is None else at.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _time(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-
-
-def _maybe(text: str | None) -> datetime | None:
-    return None if text is None else _time(text)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from sealift.core.errors import SealiftError, SpaceError, StateError
 from sealift.server.adapters.migrations import MIGRATIONS
-from sealift.server.adapters.sql import Row, Session
+from sealift.server.adapters.rows import Row
+from sealift.server.adapters.sql import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -156,6 +156,27 @@ OPERATIONS = (
     ),
     Operation(
         "GET",
+        "/deltas",
+        "list_deltas",
+        "Deltas wanted and made, at most `limit` after `after`.",
+        wire.DeltasAnswer,
+    ),
+    Operation(
+        "POST",
+        "/deltas/{id}/retry",
+        "retry_delta",
+        "Make a delta that failed, was useless or was cancelled after all.",
+        wire.DeltaAnswer,
+    ),
+    Operation(
+        "POST",
+        "/deltas/{id}/cancel",
+        "cancel_delta",
+        "Do not make a delta, or stop making it.",
+        wire.DeltaAnswer,
+    ),
+    Operation(
+        "GET",
         "/audit",
         "list_audit",
         "Audit leaves, at most `limit` after index `after`.",

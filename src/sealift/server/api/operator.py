@@ -9,14 +9,14 @@ import base64
 import binascii
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.routing import Route, Router
 
 from sealift.core.errors import FormatError, InvalidInputError, NotFoundError
-from sealift.core.types import Container
+from sealift.core.types import Container, Seal
 from sealift.server.api import wire
 from sealift.server.api.auth import (
     Endpoint,
@@ -32,6 +32,7 @@ from sealift.server.config import url
 from sealift.server.services import (
     accounts,
     audit,
+    deltas,
     deployments,
     devices,
     identity,
@@ -70,13 +71,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class OperatorFace:
-    """The operator listener's application; ``seen`` is filled by the device face."""
+    """The operator listener's application.
+
+    ``seen`` is filled by the device face, ``progress`` (per cent, by number) by whoever
+    makes deltas.
+    """
 
     means: Means
     write: Callable[..., Awaitable[Any]]
     config: Config
     version: str
     seen: Mapping[str, datetime]
+    progress: Mapping[int, int] = field(default_factory=dict)
 
     def app(self, limiter: RateLimiter, in_flight_max: int) -> ASGIApp:
         """Every route behind the guard."""
@@ -222,10 +228,7 @@ class OperatorFace:
 
     async def publish_release(self, request: Request) -> wire.ReleaseAnswer:
         """Publish a release."""
-        artifacts = [
-            releases.NewArtifact(a.path, _container(a.full))
-            for a in request.body.artifacts
-        ]
+        artifacts = [_artifact(found) for found in request.body.artifacts]
         found = await self.write(
             releases.publish_release, self.means, request.actor, artifacts
         )
@@ -250,6 +253,7 @@ class OperatorFace:
             body.csr.encode(),
             body.report_key,
             tuple(identity.NewEcu(e.ecu_id, e.hardware_id) for e in body.ecus),
+            body.decryption_key,
         )
         found = await self.write(identity.enrol, self.means, request.actor, wanted)
         return wire.EnrolledAnswer(
@@ -291,9 +295,13 @@ class OperatorFace:
             deployments.create,
             self.means,
             request.actor,
-            body.release,
-            body.devices,
-            body.reason,
+            deployments.NewDeployment(
+                body.release,
+                body.devices,
+                body.reason,
+                body.bytes_max,
+                body.delta_wait_minutes,
+            ),
         )
         return wire.deployment_detail(found)
 
@@ -318,6 +326,36 @@ class OperatorFace:
         )
         return await self.show_deployment(request)
 
+    # ── deltas ───────────────────────────────────────────────────────────────────────
+    async def list_deltas(self, request: Request) -> wire.DeltasAnswer:
+        """A page of deltas."""
+        after = _number(request.query, "after", 0, least=0, most=2**53)
+        limit = _number(request.query, "limit", 100)
+        found = deltas.all_deltas(self._read, after, limit)
+        more = len(found) == limit
+        return wire.DeltasAnswer(
+            [self._delta(view) for view in found],
+            found[-1].delta.number if more else None,
+        )
+
+    async def retry_delta(self, request: Request) -> wire.DeltaAnswer:
+        """Make a delta after all."""
+        return await self._changed(deltas.retry, request)
+
+    async def cancel_delta(self, request: Request) -> wire.DeltaAnswer:
+        """Do not make a delta."""
+        return await self._changed(deltas.cancel, request)
+
+    async def _changed(
+        self, use_case: Callable[..., object], request: Request
+    ) -> wire.DeltaAnswer:
+        number = _number(request.parameters, "id", 0, most=2**53)
+        await self.write(use_case, self.means, request.actor, number)
+        return self._delta(deltas.show_delta(self._read, number))
+
+    def _delta(self, found: deltas.DeltaView) -> wire.DeltaAnswer:
+        return wire.delta(found, self.progress.get(found.delta.number))
+
     # ── audit ────────────────────────────────────────────────────────────────────────
     async def list_audit(self, request: Request) -> wire.AuditAnswer:
         """Audit leaves."""
@@ -336,6 +374,22 @@ def _repository(request: Request) -> str:
     if found not in {"image", "director"}:
         raise NotFoundError("there is no such repository", hint="image or director")
     return found
+
+
+def _artifact(found: wire.ArtifactBody) -> releases.NewArtifact:
+    return releases.NewArtifact(
+        found.path,
+        _container(found.full),
+        tuple(_container(delta) for delta in found.deltas),
+        None if found.sealed is None else _seal(found.sealed),
+    )
+
+
+def _seal(found: dict[str, Any]) -> Seal:
+    try:
+        return Seal.from_json(found)
+    except FormatError as error:
+        raise InvalidInputError(f"the seal: {error.message}") from error
 
 
 def _container(found: dict[str, Any]) -> Container:

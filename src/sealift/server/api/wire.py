@@ -6,16 +6,20 @@ document is made from these.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
+from sealift.core.hpke import Recipient
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sealift.server import ports
+    from sealift.server.services.deltas import DeltaView
     from sealift.server.services.deployments import DeploymentView
     from sealift.server.services.devices import DeviceView
 
@@ -39,13 +43,19 @@ class EnrolBody(Struct, forbid_unknown_fields=True):
     csr: Annotated[str, Meta(min_length=1, max_length=16_384)]
     report_key: dict[str, Any]
     ecus: Annotated[list[EcuBody], Meta(min_length=1, max_length=256)]
+    decryption_key: dict[str, Any] | None = None
 
 
 class ArtifactBody(Struct, forbid_unknown_fields=True):
-    """An artifact of a release: its target path and its container's facts."""
+    """An artifact of a release: its target path and the facts of its containers.
+
+    ``sealed`` has the content key, wrapped to this server's content-key key.
+    """
 
     path: Annotated[str, Meta(min_length=1, max_length=1024)]
     full: dict[str, Any]
+    deltas: Annotated[list[dict[str, Any]], Meta(max_length=256)] = []
+    sealed: dict[str, Any] | None = None
 
 
 class ReleaseBody(Struct, forbid_unknown_fields=True):
@@ -55,12 +65,18 @@ class ReleaseBody(Struct, forbid_unknown_fields=True):
 
 
 class DeploymentBody(Struct, forbid_unknown_fields=True):
-    """A release to send; either ``devices`` or ``all``."""
+    """A release to send; either ``devices`` or ``all``.
+
+    ``bytes_max`` caps each installation's body bytes. Deltas under way are waited for
+    ``delta_wait_minutes`` (``None``: as the server's settings say).
+    """
 
     release: Name
     devices: Annotated[list[Name], Meta(max_length=10_000)] | None = None
     all: bool = False
     reason: Reason = ""
+    bytes_max: Annotated[int, Meta(ge=1, le=2**53 - 1)] | None = None
+    delta_wait_minutes: Annotated[int, Meta(ge=0, le=10_080)] | None = None
 
 
 class ReasonBody(Struct, forbid_unknown_fields=True):
@@ -114,6 +130,7 @@ class ArtifactAnswer(Struct):
     hardware_ids: list[str]
     release_counter: int
     container: dict[str, Any]
+    sealed: bool
 
 
 class ReleaseAnswer(Struct):
@@ -153,6 +170,14 @@ class EcuAnswer(Struct):
     attack: str | None
 
 
+class DecryptionKeyAnswer(Struct):
+    """The key sealed images are wrapped to; ``reported`` is the id the device says."""
+
+    kem: str
+    kid: str
+    reported: str | None
+
+
 class DeviceAnswer(Struct):
     """A device as lists show it."""
 
@@ -164,6 +189,8 @@ class DeviceAnswer(Struct):
     time_source: str | None
     counter: int
     ecus: list[EcuAnswer]
+    abilities: list[str]
+    decryption_key: DecryptionKeyAnswer | None
 
 
 class DevicesAnswer(Struct):
@@ -183,6 +210,24 @@ class CertificateAnswer(Struct):
     revoked_at: datetime | None
 
 
+class OfferAnswer(Struct):
+    """How an installation was offered and its expected bytes, or why it is held."""
+
+    method: str | None
+    bytes: int
+    base_sha256: str | None
+    held: str | None
+    detail: str | None
+
+
+class DoneAnswer(Struct):
+    """What an installation took: body bytes, and segments a changed base cost."""
+
+    method: str | None
+    transferred: int | None
+    repaired: int | None
+
+
 class InstallationAnswer(Struct):
     """One component's record in one deployment."""
 
@@ -195,6 +240,8 @@ class InstallationAnswer(Struct):
     state: str
     code: str | None
     changed_at: datetime
+    offer: OfferAnswer | None
+    done: DoneAnswer | None
 
 
 class ReportAnswer(Struct):
@@ -233,6 +280,8 @@ class DeploymentAnswer(Struct):
     reason: str
     created_at: datetime
     counts: dict[str, int]
+    bytes_max: int | None
+    delta_wait_minutes: int
 
 
 class DeploymentsAnswer(Struct):
@@ -241,11 +290,57 @@ class DeploymentsAnswer(Struct):
     deployments: list[DeploymentAnswer]
 
 
+class BytesAnswer(Struct):
+    """Expected and real bytes of the installations whose device told the latter.
+
+    ``repaired`` counts installations that found a changed base.
+    """
+
+    installations: int
+    expected: int
+    transferred: int
+    repaired: int
+
+
 class DeploymentDetailAnswer(Struct):
     """A deployment with its installations."""
 
     deployment: DeploymentAnswer
     installations: list[InstallationAnswer]
+    bytes: BytesAnswer
+
+
+class DeltaAnswer(Struct):
+    """A pair of images a delta is wanted between; lengths in bytes, CPU in ms.
+
+    ``progress`` is per cent, while it is made. ``container`` is its name once ready.
+    """
+
+    id: int
+    state: str
+    origin: str
+    path: str
+    base_sha256: str
+    base_path: str | None
+    new_sha256: str
+    full_sha256: str
+    devices: int
+    length: int | None
+    full_length: int
+    container: str | None
+    cpu_ms: int | None
+    reason: str | None
+    attempts: int
+    progress: int | None
+    wanted_at: datetime
+    changed_at: datetime
+
+
+class DeltasAnswer(Struct):
+    """A page of deltas; ask again with ``after`` = ``next`` while there is one."""
+
+    deltas: list[DeltaAnswer]
+    next: int | None
 
 
 class LeafAnswer(Struct):
@@ -273,6 +368,7 @@ def release(found: ports.Release) -> ReleaseAnswer:
             hardware_ids=list(item.artifact.hardware_ids),
             release_counter=item.artifact.release_counter,
             container=item.full.to_json(),
+            sealed=item.sealed,
         )
         for item in found.items
     ]
@@ -299,6 +395,8 @@ def device(
         time_source=found.time_source,
         counter=found.counter,
         ecus=[_ecu(ecu) for ecu in ecus],
+        abilities=list(found.abilities),
+        decryption_key=_decryption_key(found),
     )
 
 
@@ -333,6 +431,8 @@ def installation(found: ports.Installation) -> InstallationAnswer:
         state=found.state,
         code=found.code,
         changed_at=found.changed_at,
+        offer=None if found.offer is None else OfferAnswer(**asdict(found.offer)),
+        done=None if found.done is None else DoneAnswer(**asdict(found.done)),
     )
 
 
@@ -345,6 +445,8 @@ def deployment(found: ports.Deployment, counts: Mapping[str, int]) -> Deployment
         reason=found.reason,
         created_at=found.created_at,
         counts=dict(counts),
+        bytes_max=found.bytes_max,
+        delta_wait_minutes=found.delta_wait,
     )
 
 
@@ -353,6 +455,32 @@ def deployment_detail(found: DeploymentView) -> DeploymentDetailAnswer:
     return DeploymentDetailAnswer(
         deployment(found.deployment, found.counts),
         [installation(i) for i in found.installations],
+        _bytes(found.installations),
+    )
+
+
+def delta(found: DeltaView, progress: int | None) -> DeltaAnswer:
+    """A delta as given out."""
+    row = found.delta
+    return DeltaAnswer(
+        id=row.number,
+        state=row.state,
+        origin=row.origin,
+        path=row.path,
+        base_sha256=row.base_sha256,
+        base_path=found.base_path,
+        new_sha256=row.new_sha256,
+        full_sha256=row.full_sha256,
+        devices=row.devices,
+        length=row.length,
+        full_length=row.full_length,
+        container=None if row.container is None else row.container.name,
+        cpu_ms=row.cpu_ms,
+        reason=row.reason,
+        attempts=row.attempts,
+        progress=progress if row.state == "making" else None,
+        wanted_at=row.wanted_at,
+        changed_at=row.changed_at,
     )
 
 
@@ -374,4 +502,26 @@ def _ecu(found: ports.Ecu) -> EcuAnswer:
             release_counter=found.release_counter,
         ),
         attack=found.attack,
+    )
+
+
+def _decryption_key(found: ports.Device) -> DecryptionKeyAnswer | None:
+    if found.decryption_key is None:
+        return None
+    kem, public = found.decryption_key["kem"], found.decryption_key["public"]
+    key = Recipient(kem, bytes.fromhex(public))
+    return DecryptionKeyAnswer(key.kem, key.kid, found.reported_kid)
+
+
+def _bytes(installations: Sequence[ports.Installation]) -> BytesAnswer:
+    told = [
+        (found.offer.bytes, found.done.transferred, found.done.repaired)
+        for found in installations
+        if found.offer and found.done and found.done.transferred is not None
+    ]
+    return BytesAnswer(
+        installations=len(told),
+        expected=sum(expected for expected, _, _ in told),
+        transferred=sum(transferred or 0 for _, transferred, _ in told),
+        repaired=sum(bool(repaired) for _, _, repaired in told),
     )

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sealift.core.audit import Kind, Ref, printable
-from sealift.core.errors import ConflictError, NotFoundError
+from sealift.core.errors import ConflictError, ForbiddenError, NotFoundError
 from sealift.server.domain.catalogue import catalogue, orderable
 from sealift.server.domain.installation import Cause, State, cancellable, move
 from sealift.server.ports import Deployment, Installation
 from sealift.server.services.audit import recorded
+from sealift.server.services.offers import Place, noted
+from sealift.server.services.wanting import want
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +25,24 @@ if TYPE_CHECKING:
     from sealift.core.audit import Actor
     from sealift.core.types import Artifact
     from sealift.repo.entries import Listed
-    from sealift.server.ports import Device, Ecu, Means, Release, Session
+    from sealift.server.ports import (
+        Device,
+        Ecu,
+        Means,
+        PayloadPolicy,
+        Release,
+        Session,
+    )
     from sealift.server.services.audit import Unit
 
-__all__ = ["DeploymentView", "abort", "all_deployments", "create", "show_deployment"]
+__all__ = [
+    "DeploymentView",
+    "NewDeployment",
+    "abort",
+    "all_deployments",
+    "create",
+    "show_deployment",
+]
 
 LISTED_MAX = 200
 """Devices named in the event; more are counted."""
@@ -41,41 +57,48 @@ class DeploymentView:
     installations: Sequence[Installation]
 
 
-def create(
-    means: Means,
-    actor: Actor,
-    release_id: str,
-    devices: Sequence[str] | None,
-    reason: str = "",
-) -> DeploymentView:
-    """Send a release to the named devices, or with ``None`` to every active one.
+@dataclass(frozen=True, slots=True)
+class NewDeployment:
+    """A release to send to the named devices, or with ``None`` to every active one.
+
+    ``bytes_max`` caps each installation's body bytes. Deltas that are being made are
+    waited for ``delta_wait`` minutes, if ``None`` as long as the settings say.
+    """
+
+    release_id: str
+    devices: Sequence[str] | None = None
+    reason: str = ""
+    bytes_max: int | None = None
+    delta_wait: int | None = None
+
+
+def create(means: Means, actor: Actor, wanted: NewDeployment) -> DeploymentView:
+    """Send a release to devices.
 
     An open installation of another release on the same component is superseded if the
     device has not switched yet.
 
     Raises:
         NotFoundError: no such release or device. ConflictError: a named device cannot
-            take it (D10), or there is nothing to do on any device.
+            take it (D10), or there is nothing to do on any device. ForbiddenError: an
+            image in the open for hardware that takes sealed ones only.
     """
     with recorded(means, actor) as unit:
-        release = unit.session.releases.find(release_id)
+        release = unit.session.releases.find(wanted.release_id)
         if release is None:
-            raise NotFoundError(f"there is no release {release_id}")
-        number = means.chance.token_bytes(8).hex()
-        deployment = Deployment(
-            f"d-{number}", release.id, "running", printable(reason), unit.now
-        )
-        unit.session.deployments.save(deployment)
+            raise NotFoundError(f"there is no release {wanted.release_id}")
+        _require_sealed(release, means.payload.must_seal)
+        deployment = _deployment(means, unit, wanted)
         started = _Start(
             unit,
             release,
             deployment,
             _listed(unit.session),
-            named=devices is not None,
+            named=wanted.devices is not None,
         )
         made = [
             installation
-            for device in _devices(unit.session, devices)
+            for device in _devices(unit.session, wanted.devices)
             for installation in started.on(device)
         ]
         if not made:
@@ -83,6 +106,9 @@ def create(
                 f"no device needs {release.id}",
                 hint="they run it already, or it is for other hardware",
             )
+        pairs = want(unit, means.payload, release.items, deployment.id)
+        for installation in made:
+            started.first_offer(installation, means.payload)
         names = sorted({installation.device_id for installation in made})
         unit.record(
             Kind.DEPLOYMENT_STARTED,
@@ -91,6 +117,9 @@ def create(
                 "installations": len(made),
                 "devices": names[:LISTED_MAX],
                 "device_count": len(names),
+                "bytes_max": deployment.bytes_max,
+                "delta_wait_minutes": deployment.delta_wait,
+                "wanted_deltas": pairs,
             },
             [Ref("deployment", deployment.id), Ref("release", release.id)],
         )
@@ -171,6 +200,28 @@ class _Start:
                 hint="it runs it already, or it is for other hardware",
             )
 
+    def first_offer(self, installation: Installation, policy: PayloadPolicy) -> None:
+        """Note how its image would travel now; decided anew at each poll till begun."""
+        session = self.unit.session
+        device = session.devices.find(installation.device_id)
+        if device is None:
+            raise NotFoundError(f"there is no device {installation.device_id}")
+        ecus = {ecu.id: ecu for ecu in session.devices.ecus(device.id)}
+        item = next(
+            i for i in self.release.items if i.artifact.name == installation.path
+        )
+        place = Place(
+            session,
+            policy,
+            self.unit.now,
+            device,
+            ecus[installation.ecu_id],
+            self.deployment,
+            item,
+        )
+        offer = noted(place.offer(installation))
+        session.deployments.save_installation(replace(installation, offer=offer))
+
     def _fitting(self, device: Device, ecu: Ecu) -> Artifact | None:
         """The artifact for a component, ``None`` if there is none or it runs it."""
         if device.state != "active":
@@ -217,6 +268,32 @@ class _Start:
         )
         self.unit.session.deployments.save_installation(made)
         return made
+
+
+def _deployment(means: Means, unit: Unit, wanted: NewDeployment) -> Deployment:
+    wait = wanted.delta_wait
+    made = Deployment(
+        id=f"d-{means.chance.token_bytes(8).hex()}",
+        release_id=wanted.release_id,
+        state="running",
+        reason=printable(wanted.reason),
+        created_at=unit.now,
+        bytes_max=wanted.bytes_max,
+        delta_wait=means.payload.wait_minutes if wait is None else wait,
+    )
+    unit.session.deployments.save(made)
+    return made
+
+
+def _require_sealed(release: Release, must_seal: frozenset[str]) -> None:
+    for item in release.items:
+        must = must_seal.intersection(item.artifact.hardware_ids)
+        if must and not item.sealed:
+            raise ForbiddenError(
+                f"{item.artifact.name} is not sealed, and {', '.join(sorted(must))} "
+                "takes sealed images only",
+                hint="publish a sealed release",
+            )
 
 
 def _devices(session: Session, names: Sequence[str] | None) -> Iterator[Device]:

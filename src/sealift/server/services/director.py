@@ -2,23 +2,28 @@
 
 Made at the poll of that device and for it alone (D6, X1), signed anew when its orders
 changed or when less than half of a file's life is left (D12). The order itself is
-checked again at this moment against what the Image repository lists (D10).
+checked again at this moment against what the Image repository lists (D10), and how the
+image travels is chosen: what is held back is kept with its reason and figures.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sealift.core.audit import Kind, Ref
-from sealift.core.errors import ConflictError, NotFoundError
-from sealift.repo.director import Issued, Order, Versions, issue
+from sealift.core.errors import ConflictError, ForbiddenError, NotFoundError
+from sealift.repo.director import Issued, Order, Sealing, Versions, issue
+from sealift.server import ports
 from sealift.server.domain.catalogue import catalogue, orderable
+from sealift.server.domain.chooser import Held, Why
+from sealift.server.domain.deltas import SEALED
 from sealift.server.domain.installation import Cause, State, move
 from sealift.server.ports import DirectorRecord
 from sealift.server.services.audit import recorded
+from sealift.server.services.offers import Place, noted, recipient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from sealift.core.audit import Actor
     from sealift.repo.director import DirectorSigners
     from sealift.server.ports import (
+        Deployment,
         Device,
         Installation,
         Means,
@@ -39,35 +45,52 @@ if TYPE_CHECKING:
 __all__ = ["issue_for", "ordered_container", "start_download"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the Director makes of one open installation now."""
+
+    installation: Installation
+    offer: ports.Offer
+    order: Order | None
+    """``None``: held back, or withdrawn."""
+    again: datetime | None = None
+    """When to look again, if time alone changes the answer."""
+
+
 def issue_for(means: Means, actor: Actor, device_id: str) -> DirectorRecord:
     """The files to serve a device now, signed anew where needed.
 
     Raises:
         NotFoundError: no such device, or no Director Root was published yet.
         KeyUnreadableError: a signer failed. LimitError: metadata no device would take.
+        DecryptError: a content key does not open.
     """
     with recorded(means, actor) as unit:
         device = unit.session.devices.find(device_id)
         if device is None or unit.session.metadata.newest("director", "root") is None:
             raise NotFoundError("the Director has nothing for this device yet")
         known = unit.session.metadata.director(device_id)
-        orders = list(_orders(unit.session, device))
+        looks = list(_looks(means, unit.session, unit.now, device))
+        orders = [look.order for look in looks if look.order is not None]
         previous = _issued(known, means.director, unit.now)
         issued = issue(
             device_id,
-            [order for _, order in orders],
+            orders,
             previous,
             signers=means.director,
             now=unit.now,
             reported=_reported(device),
         )
-        record = _record(issued)
+        record = _record(issued, looks)
+        changed = _note(unit, looks)
         if issued is not previous:
-            names = [order.full.name for _, order in orders]
-            unit.session.metadata.save_director(record, names)
-            for installation, _ in orders:
-                _offer(unit, installation)
-            unit.record(Kind.KEY_USED, _body(record, orders), _refs(record))
+            unit.session.metadata.save_director(record, _names(orders))
+            for look in looks:
+                _offer(unit, look)
+            unit.record(Kind.KEY_USED, _body(record, looks), _refs(record))
+        elif changed:
+            body = {"installations": [_told(look) for look in changed]}
+            unit.record(Kind.INSTALLATION_STATE, body, [Ref("device", device_id)])
     if issued is previous:
         means.store.note_looked(device_id, record.renew_at)
     return record
@@ -83,10 +106,11 @@ def start_download(means: Means, actor: Actor, device_id: str, name: str) -> Non
         if device is None:
             return
         begun = [
-            installation
-            for installation, order in _orders(unit.session, device)
-            if order.full.name == name
-            and State(installation.state) in {State.WAITING, State.OFFERED}
+            look.installation
+            for look in _looks(means, unit.session, unit.now, device)
+            if look.order is not None
+            and name in _names([look.order])
+            and State(look.installation.state) in {State.WAITING, State.OFFERED}
         ]
         for installation in begun:
             _moved(unit, installation, State.DOWNLOADING)
@@ -105,27 +129,37 @@ def ordered_container(
     """A container, if the Director orders exactly these bytes for that device now.
 
     Raises:
-        NotFoundError: it does not; the same answer for a container of another device
-            and for one that does not exist.
+        ForbiddenError: the device is ordered it sealed and asks for it in the open.
+        NotFoundError: it is not ordered; the same answer for a container of another
+            device and for one that does not exist.
     """
     found = session.metadata.ordered(device_id, name)
+    if found is None and session.metadata.ordered(device_id, name + SEALED):
+        raise ForbiddenError(
+            "this container travels sealed only", hint="follow the order in Targets"
+        )
     if found is None or found.sha256 != sha256:
         raise NotFoundError("there is no such container for this device")
     return found
 
 
-def _orders(session: Session, device: Device) -> Iterator[tuple[Installation, Order]]:
-    """What the device shall run; nothing while it is quarantined."""
+# ── orders ───────────────────────────────────────────────────────────────────────────
+def _looks(
+    means: Means, session: Session, now: datetime, device: Device
+) -> Iterator[_Look]:
+    """Every open installation of a device; of none while it is quarantined."""
     targets = session.metadata.newest("image", "targets")
     if targets is None or device.state != "active":
         return
     listed = catalogue(targets.body)
     ecus = {ecu.id: ecu for ecu in session.devices.ecus(device.id)}
     for installation in session.deployments.open_installations(device.id):
+        deployment = _deployment(session, installation)
+        item = _item(session, deployment, installation)
         ecu = ecus[installation.ecu_id]
-        item = _item(session, installation)
+        place = Place(session, means.payload, now, device, ecu, deployment, item)
         try:
-            artifact = orderable(
+            orderable(
                 item.artifact,
                 listed,
                 hardware_id=ecu.hardware_id,
@@ -133,25 +167,74 @@ def _orders(session: Session, device: Device) -> Iterator[tuple[Installation, Or
             )
         except ConflictError:
             continue  # withdrawn by the offline keys: not ordered any more
-        yield (
-            installation,
-            Order(
-                ecu.id,
-                ecu.hardware_id,
-                artifact,
-                item.full,
-                deployment=installation.deployment_id,
-            ),
-        )
+        yield _look(means, place, installation)
 
 
-def _item(session: Session, installation: Installation) -> ReleaseItem:
-    deployment = session.deployments.find(installation.deployment_id)
-    release = deployment and session.releases.find(deployment.release_id)
+def _look(means: Means, place: Place, installation: Installation) -> _Look:
+    found = place.offer(installation)
+    if isinstance(found, Held):
+        again = place.waits_until if found.why is Why.DELTA else None
+        return _Look(installation, noted(found), None, again)
+    order = Order(
+        place.ecu.id,
+        place.ecu.hardware_id,
+        place.item.artifact,
+        place.item.full,
+        found.delta,
+        place.deployment.bytes_max,
+        installation.deployment_id,
+        sealing=_sealing(means, place),
+    )
+    return _Look(installation, noted(found), order)
+
+
+def _sealing(means: Means, place: Place) -> Sealing | None:
+    """What the Director needs to wrap a content key for this device (when it signs)."""
+    to = recipient(place.device)
+    if not place.item.sealed or to is None:
+        return None
+    digest = place.item.full.sha256
+    key = place.session.content_keys.find(digest.hex())
+    if key is None:
+        raise NotFoundError(f"the content key of {place.item.full.name} is not here")
+
+    def content_key() -> bytes:
+        return means.content.open(key.wrap, key.path, digest)
+
+    return Sealing(to, content_key, means.chance.token_bytes)
+
+
+def _names(orders: Sequence[Order]) -> list[str]:
+    """Every container that a device may fetch under these orders."""
+    found = [order.full.name for order in orders]
+    return found + [order.delta.name for order in orders if order.delta is not None]
+
+
+def _deployment(session: Session, installation: Installation) -> Deployment:
+    found = session.deployments.find(installation.deployment_id)
+    if found is None:
+        raise NotFoundError(f"there is no deployment {installation.deployment_id}")
+    return found
+
+
+def _item(
+    session: Session, deployment: Deployment, installation: Installation
+) -> ReleaseItem:
+    release = session.releases.find(deployment.release_id)
     items = release.items if release else ()
     return next(item for item in items if item.artifact.name == installation.path)
 
 
+def _note(unit: Unit, looks: Sequence[_Look]) -> list[_Look]:
+    """Keep what is offered where it changed; those that changed."""
+    changed = [look for look in looks if look.offer != look.installation.offer]
+    for look in changed:
+        noted_now = replace(look.installation, offer=look.offer)
+        unit.session.deployments.save_installation(noted_now)
+    return changed
+
+
+# ── what was issued ──────────────────────────────────────────────────────────────────
 def _reported(device: Device) -> Versions:
     """D11: what the device says it trusts."""
     found = device.versions.get("director", {})
@@ -175,8 +258,9 @@ def _issued(
     return found
 
 
-def _record(issued: Issued) -> DirectorRecord:
+def _record(issued: Issued, looks: Sequence[_Look]) -> DirectorRecord:
     versions = issued.versions
+    moments = [look.again for look in looks if look.again is not None]
     return DirectorRecord(
         device_id=issued.device_id,
         targets=issued.targets,
@@ -184,13 +268,13 @@ def _record(issued: Issued) -> DirectorRecord:
         timestamp=issued.timestamp,
         versions=(versions.targets, versions.snapshot, versions.timestamp),
         etag=hashlib.sha256(issued.timestamp).hexdigest()[:32],
-        renew_at=int(issued.renew_at.timestamp()),
+        renew_at=int(min([issued.renew_at, *moments]).timestamp()),
     )
 
 
-def _offer(unit: Unit, installation: Installation) -> None:
-    if State(installation.state) is State.WAITING:
-        _moved(unit, installation, State.OFFERED)
+def _offer(unit: Unit, look: _Look) -> None:
+    if look.order is not None and State(look.installation.state) is State.WAITING:
+        _moved(unit, replace(look.installation, offer=look.offer), State.OFFERED)
 
 
 def _moved(unit: Unit, installation: Installation, to: State) -> None:
@@ -200,9 +284,17 @@ def _moved(unit: Unit, installation: Installation, to: State) -> None:
     )
 
 
-def _body(
-    record: DirectorRecord, orders: Sequence[tuple[Installation, Order]]
-) -> dict[str, object]:
+def _told(look: _Look) -> dict[str, object]:
+    """An offer as events tell it; of a held one what it would cost, and why."""
+    return {
+        "id": look.installation.id,
+        "method": look.offer.method,
+        "bytes": look.offer.bytes,
+        "held": look.offer.held,
+    }
+
+
+def _body(record: DirectorRecord, looks: Sequence[_Look]) -> dict[str, object]:
     targets, snapshot, timestamp = record.versions
     return {
         "repository": "director",
@@ -210,9 +302,16 @@ def _body(
         "snapshot": snapshot,
         "timestamp": timestamp,
         "orders": [
-            {"installation": installation.id, "path": order.artifact.name}
-            for installation, order in orders
+            {
+                "installation": look.installation.id,
+                "path": look.order.artifact.name,
+                "method": look.offer.method,
+                "bytes": look.offer.bytes,
+            }
+            for look in looks
+            if look.order is not None
         ],
+        "held": [_told(look) for look in looks if look.order is None],
     }
 
 

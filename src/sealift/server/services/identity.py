@@ -19,6 +19,7 @@ from sealift.core.errors import (
     NotFoundError,
     RevokedError,
 )
+from sealift.core.hpke import Recipient
 from sealift.core.keys import PublicKey
 from sealift.server.ports import Caller, Certificate, Device, Ecu
 from sealift.server.services.audit import recorded
@@ -47,13 +48,15 @@ class NewEcu:
 class NewDevice:
     """What a device is enrolled with; the first component is the primary.
 
-    ``csr`` is a PKCS #10 request in PEM, ``report_key`` a TUF key object.
+    ``csr`` is a PKCS #10 request in PEM, ``report_key`` a TUF key object,
+    ``decryption_key`` ``{"kem", "public"}``; without one it gets no sealed images.
     """
 
     device_id: str
     csr: bytes
     report_key: Mapping[str, object]
     ecus: tuple[NewEcu, ...]
+    decryption_key: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,10 @@ def enrol(means: Means, actor: Actor, wanted: NewDevice) -> Enrolled:
 
     Raises:
         ConflictError: the id exists. InvalidInputError: a bad id, component, request or
-            report key, or a key that another identity has.
+            key, or a report key that another identity has.
     """
     key = _report_key(wanted.report_key)
+    recipient = _recipient(wanted.decryption_key)
     _check_names(wanted, means.ecus_max)
     with recorded(means, actor) as unit:
         devices = unit.session.devices
@@ -83,7 +87,14 @@ def enrol(means: Means, actor: Actor, wanted: NewDevice) -> Enrolled:
         if devices.key_in_use(key.key_id):
             raise InvalidInputError("the report key belongs to another identity")
         issued = means.authority.issue(wanted.device_id, wanted.csr, unit.now)
-        device = Device(wanted.device_id, "active", key.key_id, key.to_json(), unit.now)
+        device = Device(
+            wanted.device_id,
+            "active",
+            key.key_id,
+            key.to_json(),
+            unit.now,
+            decryption_key=_stored(recipient),
+        )
         certificate = Certificate(
             sha256=issued.sha256,
             device_id=device.id,
@@ -101,6 +112,7 @@ def enrol(means: Means, actor: Actor, wanted: NewDevice) -> Enrolled:
             Kind.DEVICE_ENROLLED,
             {
                 "report_key_id": device.report_key_id,
+                "decryption_kid": recipient and recipient.kid,
                 "serial": certificate.serial,
                 "ecus": [
                     {"id": e.ecu_id, "hardware_id": e.hardware_id}
@@ -170,6 +182,19 @@ def _report_key(found: Mapping[str, object]) -> PublicKey:
             hint="a TUF key object; points of small order are refused",
         )
     return key
+
+
+def _recipient(found: Mapping[str, object] | None) -> Recipient | None:
+    if found is None:
+        return None
+    try:
+        return Recipient.from_json(found)
+    except FormatError as error:
+        raise InvalidInputError(f"the decryption key: {error.message}") from error
+
+
+def _stored(key: Recipient | None) -> Mapping[str, str] | None:
+    return None if key is None else {"kem": key.kem, "public": key.public.hex()}
 
 
 def _check_names(wanted: NewDevice, ecus_max: int) -> None:

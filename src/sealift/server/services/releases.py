@@ -1,7 +1,8 @@
 """What the vendor publishes: payload containers and releases.
 
 A release is a set of artifacts that the offline keys listed in Image Targets, with the
-containers they travel in. Published names are never replaced (I4, F-12).
+containers they travel in: the full one, deltas made at the desk, and of sealed ones the
+content key, wrapped to this server. Published names are never replaced (I4, F-12).
 """
 
 from __future__ import annotations
@@ -11,21 +12,32 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealift.core.audit import Kind, Ref
+from sealift.core.encryption import plain_length
 from sealift.core.errors import (
     ConflictError,
+    ForbiddenError,
     InvalidInputError,
+    LengthError,
     LimitError,
     NotFoundError,
 )
 from sealift.server.domain.catalogue import catalogue
-from sealift.server.ports import Release, ReleaseItem, StoredContainer
+from sealift.server.domain.deltas import SEALED, DeltaState, name, useful
+from sealift.server.ports import (
+    ContentKey,
+    Delta,
+    Release,
+    ReleaseItem,
+    StoredContainer,
+)
 from sealift.server.services.audit import recorded
+from sealift.server.services.wanting import want
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sealift.core.audit import Actor
-    from sealift.core.types import Container
+    from sealift.core.types import Artifact, Container, Seal
     from sealift.server.ports import Means, Session
     from sealift.server.services.audit import Unit
 
@@ -39,15 +51,22 @@ __all__ = [
 ]
 
 ARTIFACTS_MAX = 64
+DELTAS_MAX = 256
 _CONTAINER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,159}\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class NewArtifact:
-    """An artifact of a release to publish: its target path and where its bytes are."""
+    """An artifact of a release to publish: its target path and where its bytes are.
+
+    ``deltas`` were made at the desk. ``seal`` has the content key, wrapped to this
+    server's content-key key, if the containers are sealed.
+    """
 
     path: str
     full: Container
+    deltas: tuple[Container, ...] = ()
+    seal: Seal | None = None
 
 
 # ── containers ───────────────────────────────────────────────────────────────────────
@@ -106,10 +125,13 @@ def publish_release(
     Raises:
         InvalidInputError: nothing, an unlisted artifact, a container that is not stored
             like that, or artifacts of two releases. ConflictError: the id or sequence
-            is taken.
+            is taken. DecryptError: a content key that does not open now.
+            ForbiddenError: an image in the open that must be or was sealed.
     """
     with recorded(means, actor) as unit:
         release = _release(unit, artifacts)
+        for item, wanted in zip(release.items, artifacts, strict=True):
+            _check_seal(means, unit, item, wanted)
         known = unit.session.releases.find(release.id)
         if known is not None:
             if known.items != release.items:
@@ -123,12 +145,18 @@ def publish_release(
                 f"{release.product} has a release with sequence {release.sequence}"
             )
         unit.session.releases.add(release)
+        for item, wanted in zip(release.items, artifacts, strict=True):
+            _keep_key(unit, item.artifact, wanted)
+            _keep_deltas(unit, item, wanted.deltas)
+        pairs = want(unit, means.payload, release.items)
         unit.record(
             Kind.RELEASE_PUBLISHED,
             {
                 "release": release.id,
                 "sequence": release.sequence,
                 "artifacts": [_summary(item) for item in release.items],
+                "desk_deltas": sum(len(wanted.deltas) for wanted in artifacts),
+                "wanted_deltas": pairs,
             },
             [Ref("release", release.id)],
         )
@@ -164,8 +192,8 @@ def _release(unit: Unit, artifacts: Sequence[NewArtifact]) -> Release:
                 f"{wanted.path} is not listed by the Image repository",
                 hint="publish the signed Image Targets first",
             )
-        _require_stored(unit, wanted.full)
-        found.append((listed[wanted.path], wanted.full))
+        _require_stored(unit, wanted.full, sealed=wanted.seal is not None)
+        found.append((listed[wanted.path], wanted))
     lines = {
         (entry.artifact.name.split("/")[0], entry.artifact.version, entry.sequence)
         for entry, _ in found
@@ -173,11 +201,14 @@ def _release(unit: Unit, artifacts: Sequence[NewArtifact]) -> Release:
     if len(lines) != 1:
         raise InvalidInputError("the artifacts are of more than one release")
     product, version, sequence = lines.pop()
-    items = tuple(ReleaseItem(entry.artifact, full) for entry, full in found)
+    items = tuple(
+        ReleaseItem(entry.artifact, wanted.full, wanted.seal is not None)
+        for entry, wanted in found
+    )
     return Release(f"{product}-{version}", product, version, sequence, items, unit.now)
 
 
-def _require_stored(unit: Unit, wanted: Container) -> None:
+def _require_stored(unit: Unit, wanted: Container, *, sealed: bool) -> None:
     stored = unit.session.releases.container(wanted.name)
     if stored is None:
         raise InvalidInputError(
@@ -185,8 +216,107 @@ def _require_stored(unit: Unit, wanted: Container) -> None:
         )
     if (stored.length, stored.sha256) != (wanted.length, wanted.sha256.hex()):
         raise InvalidInputError(f"container {wanted.name} is stored differently")
-    if not 0 < wanted.head_length <= wanted.length:
+    if wanted.name.endswith(SEALED) is not sealed:
+        raise InvalidInputError(
+            f"the name of container {wanted.name} does not say whether it is sealed",
+            hint=f"names of sealed containers, and no others, end in {SEALED}",
+        )
+    try:
+        length = plain_length(wanted.length) if sealed else wanted.length
+    except LengthError as error:
+        raise InvalidInputError(
+            f"container {wanted.name}: {error.message}", hint="it is not sealed whole"
+        ) from error
+    if not 0 < wanted.head_length <= length:
         raise LimitError(f"container {wanted.name}: the head is longer than the whole")
+
+
+# ── seals ────────────────────────────────────────────────────────────────────────────
+def _check_seal(
+    means: Means, unit: Unit, item: ReleaseItem, wanted: NewArtifact
+) -> None:
+    """The content key opens now, or the image may travel in the open."""
+    path = item.artifact.name
+    if wanted.seal is not None:
+        means.content.open(wanted.seal.wrap, path, wanted.full.sha256)
+        return
+    must = means.payload.must_seal.intersection(item.artifact.hardware_ids)
+    if must:
+        raise ForbiddenError(
+            f"{path} must be sealed: it is for {', '.join(sorted(must))}",
+            hint="seal it with public/content-key.json of this server",
+        )
+    if unit.session.content_keys.seals(item.artifact.sha256.hex()):
+        raise ForbiddenError(
+            f"the image of {path} was published sealed before",
+            hint="in the open it would be readable for everybody; seal it again",
+        )
+
+
+def _keep_key(unit: Unit, artifact: Artifact, wanted: NewArtifact) -> None:
+    """The content key as it came: wrapped. The same file may be of two releases."""
+    digest = wanted.full.sha256.hex()
+    if wanted.seal is None or unit.session.content_keys.find(digest) is not None:
+        return
+    unit.session.content_keys.add(
+        ContentKey(
+            sealed_sha256=digest,
+            path=artifact.name,
+            image_sha256=artifact.sha256.hex(),
+            wrap=wanted.seal.wrap,
+            stored_at=unit.now,
+        )
+    )
+
+
+# ── deltas of the desk ───────────────────────────────────────────────────────────────
+def _keep_deltas(unit: Unit, item: ReleaseItem, deltas: Sequence[Container]) -> None:
+    if len(deltas) > DELTAS_MAX:
+        raise InvalidInputError(f"at most {DELTAS_MAX} deltas to one image")
+    for delta in deltas:
+        base = _base_of(unit, item, delta)
+        if unit.session.deltas.between(base, item.full.sha256.hex()) is None:
+            unit.session.deltas.add(_desk_row(unit, item, delta, base))
+
+
+def _base_of(unit: Unit, item: ReleaseItem, delta: Container) -> str:
+    """The base of a delta that may be published with this image, lower hex."""
+    _require_stored(unit, delta, sealed=item.sealed)
+    image = item.artifact.sha256.hex()
+    base = "" if delta.base_sha256 is None else delta.base_sha256.hex()
+    if not base or base == image or not delta.base_length:
+        raise InvalidInputError(f"container {delta.name} is no delta to this image")
+    if delta.name != name(image, base, sealed=item.sealed):
+        raise InvalidInputError(
+            f"{delta.name} is not the name of that delta",
+            hint="NEW-BASE.delta with both image digests, .sealed behind if sealed",
+        )
+    if not item.sealed and unit.session.content_keys.seals(base):
+        raise ForbiddenError(
+            f"{delta.name} would show an image that was published sealed",
+            hint="deltas from a sealed image are sealed; seal the new image too",
+        )
+    return base
+
+
+def _desk_row(unit: Unit, item: ReleaseItem, delta: Container, base: str) -> Delta:
+    good = useful(delta.length, item.full.length)
+    return Delta(
+        number=0,
+        base_sha256=base,
+        full_sha256=item.full.sha256.hex(),
+        new_sha256=item.artifact.sha256.hex(),
+        path=item.artifact.name,
+        state=DeltaState.READY if good else DeltaState.USELESS,
+        origin="desk",
+        devices=0,
+        full_length=item.full.length,
+        wanted_at=unit.now,
+        changed_at=unit.now,
+        run_at=unit.now,
+        container=delta if good else None,
+        length=delta.length,
+    )
 
 
 def _summary(item: ReleaseItem) -> dict[str, object]:
@@ -196,4 +326,5 @@ def _summary(item: ReleaseItem) -> dict[str, object]:
         "sha256": item.artifact.sha256.hex(),
         "release_counter": item.artifact.release_counter,
         "container": item.full.name,
+        "sealed": item.sealed,
     }

@@ -8,7 +8,7 @@ fork of the history quarantines the identity. Texts in reports are data (M14).
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from sealift.server.domain.installation import (
     statements,
 )
 from sealift.server.domain.reporting import KEPT, Arrived, Known, Verdict, judge
+from sealift.server.ports import Done
 from sealift.server.ports import Manifest as KeptManifest
 from sealift.server.services.audit import recorded
 
@@ -147,13 +148,17 @@ class _Arrival:
                 report_time=max(report.time for report in manifest.reports),
                 time_source=manifest.time_source,
                 versions=manifest.versions,
+                abilities=manifest.abilities,
+                reported_kid=manifest.kid,
             )
         )
-        ecus = {ecu.id: ecu for ecu in session.devices.ecus(self.device.id)}
+        before = session.devices.ecus(self.device.id)
+        ecus = {ecu.id: ecu for ecu in before}
         for report in manifest.reports:
             session.devices.save_ecu(_updated(ecus[report.ecu_id], report))
         moves = list(self._moves(manifest))
-        if moves or self._ahead(manifest):
+        moved = session.devices.ecus(self.device.id) != before
+        if moves or moved or self._able_anew(manifest) or self._ahead(manifest):
             session.metadata.outdate(self.device.id)
         kind = Kind.INSTALLATION_STATE if moves else Kind.MANIFEST_ACCEPTED
         self._record(
@@ -195,6 +200,11 @@ class _Arrival:
         )
         return error
 
+    def _able_anew(self, manifest: Manifest) -> bool:
+        """It can do other things than before, so other offers may be for it."""
+        said = manifest.abilities, manifest.kid
+        return said != (self.device.abilities, self.device.reported_kid)
+
     def _ahead(self, manifest: Manifest) -> bool:
         """D11: the device trusts higher versions than we issued."""
         record = self.unit.session.metadata.director(self.device.id)
@@ -223,7 +233,7 @@ class _Arrival:
         reports = {report.ecu_id: report for report in manifest.reports}
         for installation in deployments.open_installations(self.device.id):
             moved = _moved(installation, reports[installation.ecu_id], self.unit.now)
-            if moved.state == installation.state:
+            if (moved.state, moved.done) == (installation.state, installation.done):
                 continue
             deployments.save_installation(moved)
             deployments.complete(installation.deployment_id)
@@ -232,6 +242,7 @@ class _Arrival:
                 "from": installation.state,
                 "to": moved.state,
                 "code": moved.code,
+                **_taken_bytes(moved.done),
             }
 
 
@@ -263,7 +274,25 @@ def _moved(
             state, code = after, its_code
             if state not in OPEN:
                 break
-    return replace(installation, state=state.value, code=code, changed_at=now)
+    done = _done(installation, report)
+    return replace(
+        installation, state=state.value, code=code, changed_at=now, done=done
+    )
+
+
+def _done(installation: Installation, report: EcuReport) -> Done | None:
+    """What the newest attempt at this order took, if the report tells it."""
+    known = installation.done
+    for result in report.results:
+        ours = result.deployment in {None, installation.deployment_id}
+        if ours and result.sha256.hex() == installation.sha256:
+            known = Done(result.method, result.transferred, result.repaired)
+    return known
+
+
+def _taken_bytes(done: Done | None) -> dict[str, object]:
+    """What it took as events tell it: a repaired base is evidence."""
+    return {} if done is None else asdict(done)
 
 
 def _attacks(manifest: Manifest) -> list[dict[str, object]]:

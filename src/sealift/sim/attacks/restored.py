@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from sealift.agent.keyfile import FileKey
 from sealift.core.audit import Actor, ActorType
 from sealift.repo import online
-from sealift.server.adapters import ca
+from sealift.server.adapters import ca, content
 from sealift.server.adapters.files import FileBlobs
 from sealift.server.adapters.sqlite import SqliteStore
 from sealift.server.ports import Means
@@ -112,6 +112,7 @@ def _means(directory: Path, clock: SimClock) -> Means:
         chance=secrets,
         director=signers.director,
         image=signers.image,
+        content=content.ContentKeyFile(content.make_pem(secrets.token_bytes)),
     )
 
 
