@@ -23,6 +23,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "init": ("sign", "set up a vendor's desk: offline keys and first metadata"),
     "keys": ("sign", "show, rotate, recover, rehearse and publish the desk's keys"),
     "release": ("sign", "pack, review, sign and publish a release"),
+    "payload": ("sign", "try deltas: make, apply, look inside, check images"),
     "server": ("server", "set up and run a server"),
     "deployment": ("client", "order devices to a release, see how far they are"),
     "device": ("client", "register devices, list and show them"),

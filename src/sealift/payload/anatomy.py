@@ -104,12 +104,20 @@ class StreamSizes:
     difference: tuple[int, int] = (0, 0)
     literal: tuple[int, int] = (0, 0)
 
+    def by_name(self) -> dict[str, tuple[int, int]]:
+        """All three."""
+        return {
+            "control": self.control,
+            "difference": self.difference,
+            "literal": self.literal,
+        }
+
     def add(self, numbers: list[int]) -> None:
         """Add one frame: six numbers as they stand at its begin."""
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
-        names = ("control", "difference", "literal")
-        for name, (plain, packed) in zip(names, pairs, strict=True):
-            before = getattr(self, name)
+        for (name, before), (plain, packed) in zip(
+            self.by_name().items(), pairs, strict=True
+        ):
             setattr(self, name, (before[0] + plain, before[1] + packed))
 
 

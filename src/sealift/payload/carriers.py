@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from sealift.core.container import Op
 from sealift.core.delta import Extent, read_control
-from sealift.core.payload import check_frame
 from sealift.core.streams import unpack
 from sealift.payload.anatomy import read_sizes
 
@@ -35,8 +34,7 @@ def carriers(source: Source, owners: Owners) -> tuple[tuple[str, int], ...]:
     for segment in source.segments():
         if not segment.framed:
             continue
-        raw = source.read_at(segment.frame_offset, segment.frame_length)
-        frame = check_frame(segment, raw)
+        frame = source.frame(segment)
         for offset, length, cost in _costs(segment, frame.raw):
             for place, part in owners.within(offset, length):
                 name = place.name if place is not None else _region(segment)

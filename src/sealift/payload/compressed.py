@@ -8,6 +8,7 @@ on: what a delta saves is lost. Costs are those measured on the design page
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sealift.payload.findings import (
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sealift.payload.density import Stream
-    from sealift.payload.survey import Survey
+    from sealift.payload.survey import Survey, Volume
 
 
 def _compressed_filesystem(case: Case) -> Iterator[Finding]:
@@ -46,78 +47,100 @@ def _compressed_filesystem(case: Case) -> Iterator[Finding]:
         )
 
 
-_KINDS: Final = (
-    # what: code, words in a path, kinds of streams, the cure
-    (
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """What compressed content is for, told by its path or its stream; and the cure."""
+
+    name: str
+    paths: tuple[str, ...]
+    streams: tuple[str, ...]
+    cure: str
+
+
+_USES: Final = (
+    _Use(
         "kernel",
         ("vmlinuz", "zImage", "bzImage", "Image.gz", "uImage"),
         ("kernel",),
         "ship the uncompressed kernel (arm64: Image, not Image.gz)",
     ),
-    (
+    _Use(
         "initramfs",
         ("initrd", "initramfs"),
         (),
         "build it uncompressed (COMPRESS=cat, or an empty INITRAMFS_COMPRESSION)",
     ),
-    (
+    _Use(
         "modules",
         (".ko.",),
         (),
         "install plain .ko files: CONFIG_MODULE_COMPRESS=n (or _NONE)",
     ),
-    (
+    _Use(
         "firmware",
         ("/firmware/", ".fv"),
         ("UEFI",),
-        "where the loader allows, plain blobs; CONFIG_FW_LOADER_COMPRESS off",
+        "plain blobs where the loader takes them; CONFIG_FW_LOADER_COMPRESS off",
     ),
-)
-_OTHER_CURE: Final = (
-    "store them uncompressed, or leave them out (documentation, caches, archives)"
+    _Use(
+        "files",
+        ("",),
+        (),
+        "store them uncompressed, or leave them out (documentation, caches, archives)",
+    ),
 )
 
 
 def _compressed_content(case: Case) -> Iterator[Finding]:
     image = case.image
-    for kind, found in _by_kind(image).items():
+    for use, found in _by_use(image).items():
         total = sum(found.values())
-        cure = next((row[3] for row in _KINDS if row[0] == kind), _OTHER_CURE)
-        share = total / image.length
-        told = f"{len(found)} compressed" + (
-            f", {amount(total)} in all" if total else ""
-        )
-        heavy = share >= NOTABLE or kind == "kernel"
+        told = f", {amount(total)} in all" if total else ""
+        heavy = total >= image.length * NOTABLE or use.name == "kernel"
         yield Finding(
-            f"compressed.{kind}",
+            f"compressed.{use.name}",
             Severity.WARNING if heavy else Severity.NOTE,
-            f"{kind}: {len(found)} compressed{told}",
+            f"{use.name}: {len(found)} compressed{told}",
             "each one that changes comes whole: nothing of the old one is found in it",
-            cure,
+            use.cure,
             named(found),
         )
 
 
-def _by_kind(image: Survey) -> dict[str, Counter[str]]:
+def _by_use(image: Survey) -> dict[_Use, Counter[str]]:
     """Compressed files (or offsets) and their bytes, by what they are for."""
-    packed = [v for v in image.volumes if v.packed is not None and v.packed.codec]
-    groups: dict[str, Counter[str]] = {}
+    groups: dict[_Use, Counter[str]] = {}
     for stream in image.streams:
-        if any(v.offset <= stream.offset < v.offset + v.length for v in packed):
-            continue
-        place = image.owners.at(stream.offset)
-        if place is None or not place.file:
-            if any(v.tree is not None for v in image.volumes):
-                continue  # free blocks and the like: a finding of their own
-            name, length = f"{stream.kind} at {amount(stream.offset)}", 0
-        else:
-            name = place.name
-            # Within a file nobody knows how much of it the stream is.
-            begins = place.first and stream.offset == place.offset
-            length = _length(image, name) if begins else 0
-        group = groups.setdefault(_kind(name, stream), Counter())
-        group[name] = max(group[name], length)
+        named_stream = _name(image, stream)
+        if named_stream is not None:
+            name, length = named_stream
+            group = groups.setdefault(_use(name, stream), Counter())
+            group[name] = max(group[name], length)
     return groups
+
+
+def _name(image: Survey, stream: Stream) -> tuple[str, int] | None:
+    """The file a stream lies in and its bytes, 0 if unknown; its place if in none.
+
+    ``None`` where another finding tells about it: blocks of a compressed file system,
+    old content in free blocks.
+    """
+    volume = _volume(image, stream.offset)
+    if volume is not None and volume.packed is not None and volume.packed.codec:
+        return None
+    place = image.owners.at(stream.offset)
+    if place is not None and place.file:
+        # Within a file nobody knows how much of it the stream is.
+        begins = place.first and stream.offset == place.offset
+        return place.name, _length(image, place.name) if begins else 0
+    if volume is not None and volume.tree is not None:
+        return None
+    return f"{stream.kind} at {amount(stream.offset)}", 0
+
+
+def _volume(image: Survey, offset: int) -> Volume | None:
+    inside = (v for v in image.volumes if v.offset <= offset < v.offset + v.length)
+    return next(inside, None)
 
 
 def _length(image: Survey, path: str) -> int:
@@ -125,13 +148,14 @@ def _length(image: Survey, path: str) -> int:
     return next((entry.size for entry in found if entry is not None), 0)
 
 
-def _kind(name: str, stream: Stream) -> str:
-    for kind, words, streams, _ in _KINDS:
-        if any(word in stream.kind for word in streams):
-            return kind
-        if any(word in name for word in words):
-            return kind
-    return "files"
+def _use(name: str, stream: Stream) -> _Use:
+    """The first use that fits; the last fits all."""
+    return next(
+        use
+        for use in _USES
+        if any(word in stream.kind for word in use.streams)
+        or any(word in name for word in use.paths)
+    )
 
 
 def _encrypted(case: Case) -> Iterator[Finding]:

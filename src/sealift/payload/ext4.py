@@ -440,7 +440,6 @@ def _identity(raw: bytes) -> dict[str, str]:
         "mount time": _u32(raw, 0x2C),
         "check time": _u32(raw, 0x40),
         "mount count": _u16(raw, 0x34),
-        "bytes written": int.from_bytes(raw[0x178:0x180], "little"),
     }
     return texts | {name: str(value) for name, value in numbers.items()}
 

@@ -12,16 +12,19 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sealift.core.container import Op, open_head
+from sealift.core.delta import Base
 from sealift.core.errors import DigestError, PatchError
 from sealift.core.payload import check_frame, open_frame
+from sealift.payload.facts import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sealift.core.container import ReadAt, Segment
-    from sealift.core.delta import Base
+    from sealift.core.payload import Frame
     from sealift.core.types import Artifact
     from sealift.payload.facts import Facts
+    from sealift.payload.images import Image
 
     Progress = Callable[[str, int, int], None]
 
@@ -36,7 +39,11 @@ class Target(Protocol):
         ...
 
     def write_at(self, offset: int, data: bytes) -> None:
-        """Write all of ``data``."""
+        """Write all of ``data``; the segments come in order."""
+        ...
+
+    def sha256(self, tick: Callable[[int], None]) -> bytes:
+        """The digest of the whole; ``tick`` counts the bytes that were read back."""
         ...
 
 
@@ -56,16 +63,16 @@ class Source:
         facts = self.facts
         return open_head(self.read_at, facts.artifact, facts.container).segments()
 
-    def plain(self, segment: Segment, base: Base | None = None) -> bytes:
-        """The bytes of one segment, verified.
+    def frame(self, segment: Segment) -> Frame:
+        """The frame of one segment, empty where it has none.
 
         Raises:
-            PayloadError, LimitError: it does not come out.
+            LengthError, DigestError: it is not the one of the head.
         """
         raw = b""
         if segment.framed:
             raw = self.read_at(segment.frame_offset, segment.frame_length)
-        return open_frame(check_frame(segment, raw), base)
+        return check_frame(segment, raw)
 
 
 @dataclass(slots=True)
@@ -101,7 +108,9 @@ def rebuild(
     for segment in source.segments():
         _fill(segment, source, base, target, healer, done)
         progress("building", segment.offset + segment.length, artifact.length)
-    _verify(target, artifact.length, artifact.sha256, progress)
+    digest = target.sha256(lambda n: progress("verifying", n, artifact.length))
+    if digest != artifact.sha256:
+        raise DigestError("the image that was built is not the one of the container")
     return done
 
 
@@ -117,8 +126,9 @@ def _fill(
     if len(found) == segment.length and sha256(found).digest() == segment.sha256:
         done.kept += 1
         return
+    frame = source.frame(segment)
     try:
-        plain = source.plain(segment, base)
+        plain = open_frame(frame, base)
         done.made += 1
     except (DigestError, PatchError) as error:
         if segment.op not in _FROM_BASE or base is None:
@@ -154,21 +164,32 @@ class _Healer:
 
     def plain(self, segment: Segment) -> bytes:
         """That segment."""
-        return self._full.plain(self._segments[segment.index])
+        return open_frame(self._full.frame(self._segments[segment.index]))
 
     def cost(self, segment: Segment) -> int:
         """Bytes a device would fetch for it."""
         return self._segments[segment.index].frame_length
 
 
-def _verify(target: Target, length: int, expected: bytes, progress: Progress) -> None:
-    digest, offset = sha256(), 0
-    while offset < length:
-        piece = target.read_at(offset, min(1 << 20, length - offset))
-        if not piece:
-            break
-        digest.update(piece)
-        offset += len(piece)
-        progress("verifying", offset, length)
-    if digest.digest() != expected:
-        raise DigestError("the image that was built is not the one of the container")
+def check_base(
+    image: Image, facts: Facts, progress: Progress = lambda *_: None
+) -> tuple[Base, bool]:
+    """The base out of what lies there, and whether its bytes are those recorded.
+
+    It may be longer, as a partition is. One that was modified still serves where a full
+    container is at hand to heal from.
+
+    Raises:
+        PatchError: it is shorter than the base was.
+    """
+    container = facts.container
+    length = container.base_length
+    if image.length < length:
+        raise PatchError(
+            f"the base has {image.length} bytes, the delta starts from {length}",
+            hint="it is another image, or cut short",
+        )
+    progress("reading the base", 0, length)
+    digest = digest_of(image.read_at, length)
+    progress("reading the base", length, length)
+    return Base(image.read_at, length), digest == container.base_sha256

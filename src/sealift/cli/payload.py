@@ -1,0 +1,452 @@
+"""``sealift payload``: make, apply, look into containers; check images for deltas."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sealift.cli import drawing, output
+from sealift.core.errors import DigestError, InvalidConfigError, RefusedError
+
+if TYPE_CHECKING:
+    from sealift.payload.anatomy import Anatomy
+    from sealift.payload.facts import Facts
+    from sealift.payload.findings import Case, Finding
+    from sealift.payload.images import FileImage
+    from sealift.payload.rebuild import Source
+
+app = output.group("Try deltas on the desk: make, apply, look inside, check images.")
+
+ContainerFile = Annotated[
+    Path, typer.Argument(metavar="CONTAINER", help="A full or delta container.")
+]
+FactsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--facts",
+        metavar="FILE.json",
+        help="What it must be: written by `make`, or a release.json. "
+        "[default: CONTAINER.json if there is one]",
+    ),
+]
+BaseImage = Annotated[
+    Path | None, typer.Option("--base", metavar="OLD", help="The image before it.")
+]
+SIZE_HINT = "a number of bytes, or one with KiB, MiB or GiB: 512MiB"
+_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size as people write it.
+
+    Raises:
+        InvalidConfigError: it is none.
+    """
+    digits = text.rstrip("BGKMibgkm ")
+    factor = _UNITS.get(text[len(digits) :].strip().upper())
+    try:
+        if factor is not None and (found := int(float(digits) * factor)) > 0:
+            return found
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidConfigError(f"{text!r} is no size", hint=SIZE_HINT)
+
+
+# ── making and applying ──────────────────────────────────────────────────────────────
+@app.command()
+def apply(
+    container: ContainerFile,
+    out: Annotated[
+        Path, typer.Option(metavar="NEW", help="The image to make: a new file.")
+    ],
+    base: BaseImage = None,
+    facts: FactsFile = None,
+    full: Annotated[
+        Path | None,
+        typer.Option(
+            "--full",
+            metavar="FULL",
+            help="The full container of the same image: heals what a modified base "
+            "spoils.",
+        ),
+    ] = None,
+    dry_run: output.DryRun = False,
+    as_json: output.Json = False,
+) -> None:
+    """Make the image of a container, with the decoder that devices have.
+
+    Every segment is verified before it is written, the whole image at the end. While it
+    is not finished it is NEW.part; a run that was stopped goes on with that file.
+
+    Example: sealift payload apply new.delta --base old.img --out again.img
+    """
+    from sealift.payload.draft import Nowhere, draft, require_free
+    from sealift.payload.images import opened
+    from sealift.payload.rebuild import check_base, rebuild
+
+    require_free(out)
+    with ExitStack() as stack:
+        report = stack.enter_context(output.progress(as_json=as_json))
+        source = _source(stack.enter_context(opened(container)), container, facts)
+        start, healer, pristine = None, None, True
+        if source.facts.container.base_sha256 is not None:
+            old = stack.enter_context(opened(_required(base)))
+            start, pristine = check_base(old, source.facts, report)
+        if full is not None:
+            healer = _source(stack.enter_context(opened(full)), full, None)
+        if not pristine:
+            _require_healer(healer)
+        if dry_run:
+            done = rebuild(source, start, Nowhere(), healer, report)
+        else:
+            target = stack.enter_context(draft(out, source.facts.artifact.length))
+            done = rebuild(source, start, target, healer, report)
+            target.finish(out)
+    found = {
+        "image": str(out),
+        "written": not dry_run,
+        "length": source.facts.artifact.length,
+        "sha256": source.facts.artifact.sha256.hex(),
+        "own_word": source.facts.own_word,
+        "base_modified": not pristine,
+        "segments_made": done.made,
+        "segments_kept": done.kept,
+        "segments_repaired": done.repaired,
+        "repair_bytes": done.repair_bytes,
+    }
+    output.show(found, as_json=as_json, text=lambda: output.facts(found))
+
+
+def _required(base: Path | None) -> Path:
+    if base is None:
+        raise InvalidConfigError(
+            "this is a delta: it needs the image it starts from", hint="--base OLD"
+        )
+    return base
+
+
+def _require_healer(healer: Source | None) -> None:
+    if healer is None:
+        raise DigestError(
+            "the base is not the image this delta starts from, or was modified since",
+            hint="--full FULL takes what it spoils from the full container",
+        )
+    output.warn("the base was modified; what it spoils comes from the full container")
+
+
+# ── looking ──────────────────────────────────────────────────────────────────────────
+@app.command()
+def inspect(
+    container: ContainerFile,
+    facts: FactsFile = None,
+    as_json: output.Json = False,
+) -> None:
+    """Show what a container holds, and a map of the image it makes.
+
+    The head and every frame are compared with their digests; nothing is decoded but
+    the list of ops. Of a sealed container only sizes can be seen.
+
+    Example: sealift payload inspect new.delta
+    """
+    from sealift.payload.anatomy import dissect
+    from sealift.payload.facts import looks_sealed
+    from sealift.payload.images import opened
+
+    with ExitStack() as stack:
+        image = stack.enter_context(opened(container))
+        if looks_sealed(image.read_at, image.length):
+            known = _known_facts(container, facts)
+            _show_sealed(container, image.length, known, as_json=as_json)
+            return
+        source = _source(image, container, facts)
+        report = stack.enter_context(output.progress(as_json=as_json))
+        found = dissect(source.read_at, source.facts, report)
+    output.show(
+        _anatomy_json(found),
+        as_json=as_json,
+        text=lambda: _print_anatomy(container, found),
+    )
+
+
+@app.command("check-image")
+def check_image(
+    image: Annotated[
+        Path, typer.Argument(metavar="IMAGE", help="An image: a file or block device.")
+    ],
+    base: BaseImage = None,
+    slot_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help=f"What a slot holds: {SIZE_HINT}."),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="End with status 6 if it finds more than notes."),
+    ] = False,
+    as_json: output.Json = False,
+) -> int:
+    """Tell what makes deltas of an image large, what it costs, and what to change.
+
+    With --base two builds are compared: what differs though nobody changed it.
+
+    Example: sealift payload check-image rootfs.img --base rootfs-1.1.img --slot-size
+    512MiB
+    """
+    from sealift.payload.advice import advise
+    from sealift.payload.findings import Case, Severity
+    from sealift.payload.images import opened
+    from sealift.payload.survey import survey
+
+    limit = None if slot_size is None else parse_size(slot_size)
+    before = None
+    with ExitStack() as stack:
+        new = stack.enter_context(opened(image))
+        old = stack.enter_context(opened(base)) if base is not None else None
+        with output.progress(as_json=as_json) as report:
+            found = survey(new.read_at, new.length, report)
+            if old is not None:
+                before = survey(
+                    old.read_at,
+                    old.length,
+                    lambda step, done, all_: report(f"{step} the base", done, all_),
+                )
+    case = Case(found, before, limit)
+    findings = advise(case)
+    output.show(
+        _check_json(case, findings),
+        as_json=as_json,
+        text=lambda: _print_check(image, case, findings),
+    )
+    bad = any(finding.severity is not Severity.NOTE for finding in findings)
+    return RefusedError.exit_status if strict and bad else 0
+
+
+# ── what inspect shows ───────────────────────────────────────────────────────────────
+def _known_facts(container: Path, facts: Path | None) -> Facts | None:
+    """Facts from the file that was named, else from the one beside the container."""
+    from sealift.payload.facts import FACTS_MAX, Facts
+    from sealift.repo.files import read_as
+
+    beside = container.with_name(container.name + ".json")
+    if facts is None and not beside.is_file():
+        return None
+    return read_as(facts or beside, FACTS_MAX, Facts.decode)
+
+
+def _source(image: FileImage, path: Path, facts: Path | None) -> Source:
+    """A container and its facts; its own word, with a warning, where there are none."""
+    from sealift.payload.facts import Facts
+    from sealift.payload.rebuild import Source
+
+    known = _known_facts(path, facts)
+    if known is None:
+        known = Facts.of_itself(image.read_at, image.length)
+        output.warn(f"nothing to compare {path} with: it is taken by its own word")
+    return Source(image.read_at, known)
+
+
+def _show_sealed(
+    container: Path, length: int, known: Facts | None, *, as_json: bool
+) -> None:
+    from sealift.core.encryption import plain_length
+
+    found: dict[str, Any] = {
+        "sealed": True,
+        "length": length,
+        "plain_length": plain_length(length),
+    }
+    if known is not None:
+        found["artifact"] = known.to_json()["artifact"]
+        found["head_length"] = known.container.head_length
+
+    def text() -> None:
+        output.facts(
+            {
+                "container": f"{container}: sealed, or no container at all",
+                "sealed": f"{output.size(length)} ({length} bytes)",
+                "opened": f"{output.size(plain_length(length))} of container",
+            }
+        )
+        if known is not None:
+            output.facts({"image": output.size(known.artifact.length)})
+        output.note("without its content key nothing but its size can be seen")
+
+    output.show(found, as_json=as_json, text=text)
+
+
+def _anatomy_json(found: Anatomy) -> dict[str, Any]:
+    facts = found.facts
+    return {
+        "sealed": False,
+        "own_word": facts.own_word,
+        **{key: value for key, value in facts.to_json().items() if key != "schema"},
+        "segments": {
+            op.name.lower(): {
+                "count": share.count,
+                "image_bytes": share.plain,
+                "frame_bytes": share.frames,
+            }
+            for op, share in found.segments.items()
+        },
+        "ops": {
+            op.name.lower(): {"count": share.count, "image_bytes": share.plain}
+            for op, share in found.ops.items()
+        },
+        "streams": {
+            name: {"plain": plain, "packed": packed}
+            for name, (plain, packed) in found.streams.by_name().items()
+        },
+        "biggest": [
+            {
+                "segment": segment.index,
+                "offset": segment.offset,
+                "kind": segment.op.name.lower(),
+                "frame_bytes": segment.frame_length,
+            }
+            for segment in found.biggest
+        ],
+        "map": {
+            "cell_bytes": found.map.cell,
+            "legend": {letter: name for name, letter in drawing.LETTERS.items()},
+            "cells": drawing.letters(found.map),
+        },
+    }
+
+
+def _print_anatomy(path: Path, found: Anatomy) -> None:
+    artifact, container = found.facts.artifact, found.facts.container
+    share = 100 * container.length / artifact.length
+    delta = container.base_sha256 is not None
+    pairs: dict[str, object] = {
+        "container": f"{path}: {'delta' if delta else 'full'}, "
+        f"{output.size(container.length)}, {share:.1f} % of the image",
+        "image": output.size(artifact.length),
+        "  sha256": artifact.sha256.hex(),
+    }
+    if container.base_sha256 is not None:
+        pairs["base"] = output.size(container.base_length)
+        pairs["  sha256 "] = container.base_sha256.hex()
+    pairs["head"] = f"{output.size(container.head_length)}, all frames intact"
+    output.facts(pairs)
+    print()
+    drawing.show_lines(drawing.draw_map(found.map, drawing.width()))
+    print()
+    _print_shares(found)
+    if found.biggest:
+        print()
+        output.table(
+            ("largest frames", "at", "kind", "bytes"),
+            [
+                [
+                    f"segment {one.index}",
+                    output.size(one.offset),
+                    one.op.name,
+                    one.frame_length,
+                ]
+                for one in found.biggest
+            ],
+        )
+
+
+def _print_shares(found: Anatomy) -> None:
+    rows: list[list[object]] = [
+        [op.name, share.count, output.size(share.plain), output.size(share.frames)]
+        for op, share in found.segments.items()
+        if share.count
+    ]
+    output.table(("segments", "count", "of the image", "in the container"), rows)
+    if any(share.count for share in found.ops.values()):
+        print()
+        output.table(
+            ("ops in DELTA", "count", "of the image"),
+            [
+                [op.name, share.count, output.size(share.plain)]
+                for op, share in found.ops.items()
+                if share.count
+            ],
+        )
+        print()
+        output.table(
+            ("streams in DELTA", "plain", "packed"),
+            [
+                [name, output.size(plain), output.size(packed)]
+                for name, (plain, packed) in found.streams.by_name().items()
+            ],
+        )
+
+
+# ── what check-image shows ───────────────────────────────────────────────────────────
+def _check_json(case: Case, findings: tuple[Finding, ...]) -> dict[str, Any]:
+    image = case.image
+    return {
+        "length": image.length,
+        "zero_bytes": image.zero,
+        "dense_bytes": image.dense,
+        "slot_size": case.slot_size,
+        "volumes": [
+            {
+                "name": volume.name,
+                "offset": volume.offset,
+                "length": volume.length,
+                "kind": volume.kind,
+                "codec": volume.packed.codec if volume.packed else None,
+                "block_size": _block_size(volume),
+                "files": len(volume.tree.files) if volume.tree else None,
+            }
+            for volume in image.volumes
+        ],
+        "findings": [finding.to_json() for finding in findings],
+    }
+
+
+def _block_size(volume: Any) -> int | None:
+    if volume.packed is not None:
+        return int(volume.packed.block_size)
+    return volume.tree.superblock.block_size if volume.tree is not None else None
+
+
+def _print_check(path: Path, case: Case, findings: tuple[Finding, ...]) -> None:
+    image = case.image
+    pairs: dict[str, object] = {"image": f"{path}: {output.size(image.length)}"}
+    for volume in image.volumes:
+        pairs[volume.name if volume.name != "image" else "holds"] = _volume(volume)
+    pairs["zero"] = f"{output.size(image.zero)} in segments of nothing else"
+    pairs["dense"] = f"{output.size(image.dense)} look compressed or encrypted"
+    output.facts({output.clean(name): value for name, value in pairs.items()})
+    for finding in findings:
+        print()
+        drawing.show_lines(drawing.draw_finding(finding, drawing.width()))
+    print()
+    print(_verdict(findings))
+    if case.base is None:
+        output.note("with --base OLD, two builds are compared")
+
+
+def _volume(volume: Any) -> str:
+    told = [volume.kind]
+    if volume.packed is not None:
+        told.append(f"compressed by {volume.packed.codec or 'nothing'}")
+    if (block := _block_size(volume)) is not None:
+        told.append(f"blocks of {output.size(block)}")
+    if volume.tree is not None:
+        told.append(f"{len(volume.tree.files)} files and directories")
+        told.append(f"{output.size(volume.tree.free)} free")
+    if volume.verity is not None:
+        told.append("dm-verity")
+    return ", ".join(told)
+
+
+def _verdict(findings: tuple[Finding, ...]) -> str:
+    if not findings:
+        return "nothing to change: a good image for deltas"
+    counts = {
+        str(level): sum(finding.severity == level for finding in findings)
+        for level in ("error", "warning", "note")
+    }
+    return ", ".join(
+        f"{count} {name}{'s' if count > 1 else ''}"
+        for name, count in counts.items()
+        if count
+    )
