@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from sealift.repo.signing import Request
 
-__all__ = ["compare_image", "image_changes"]
+__all__ = ["UNSEALED", "compare_image", "image_changes"]
+
+UNSEALED = "unsealed"
+"""The word of consent to an image in the open after sealed ones of its line."""
 
 
 def image_changes(request: Request) -> Iterator[Finding]:
@@ -65,7 +68,9 @@ def _added(path: str, new: Targets, before: Mapping[str, Listed]) -> Iterator[Fi
     yield fact(
         f"new image {path}: version {artifact.version}, {artifact.length} bytes, "
         f"release counter {artifact.release_counter}, sequence {found.sequence}, for "
-        f"{', '.join(artifact.hardware_ids)}, sha256 {artifact.sha256.hex()}"
+        f"{', '.join(artifact.hardware_ids)}, "
+        f"{'sealed' if found.sealed else 'readable on its way'}, "
+        f"sha256 {artifact.sha256.hex()}"
         + (f", SBOM {found.sbom_sha256.hex()}" if found.sbom_sha256 else "")
     )
     if rewritten != new.targets[path]:
@@ -78,10 +83,12 @@ def _added(path: str, new: Targets, before: Mapping[str, Listed]) -> Iterator[Fi
 def _compared(found: Listed, before: Mapping[str, Listed]) -> Iterator[Finding]:
     """A new image beside the older ones of its line."""
     mine = found.artifact
-    line = [entry.artifact for entry in before.values() if entry.line == found.line]
+    entries = [entry for entry in before.values() if entry.line == found.line]
+    line = [entry.artifact for entry in entries]
     if not line:
         yield fact(f"{found.line} is new: nothing of that name was released before")
         return
+    yield from _secrecy(found, entries)
     newer = [o.version for o in line if compare(mine.version, o.version) <= 0]
     if newer:
         yield danger(
@@ -106,6 +113,23 @@ def _compared(found: Listed, before: Mapping[str, Listed]) -> Iterator[Finding]:
     if fresh:
         yield danger(
             "new-hardware", f"{', '.join(fresh)} was never given {found.line} before"
+        )
+
+
+def _secrecy(found: Listed, line: list[Listed]) -> Iterator[Finding]:
+    """Whether others may read it on its way, beside the older ones of its line."""
+    secret = [entry.artifact.version for entry in line if entry.sealed]
+    if secret and not found.sealed:
+        yield danger(
+            UNSEALED,
+            f"{found.artifact.version} is not sealed, though {', '.join(secret)} of "
+            f"{found.line} is: servers, caches and whoever records the line can read "
+            f"it",
+        )
+    elif found.sealed and not secret:
+        yield fact(
+            f"{found.line} is sealed for the first time: devices without a decryption "
+            f"key cannot install it"
         )
 
 

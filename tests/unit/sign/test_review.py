@@ -118,6 +118,41 @@ def test_dangers_need_their_word(what: str) -> None:
     require_consent(found, [word])
 
 
+SEALED_FIRST = propose_targets(
+    None, add=[Listed(artifact("1.0.0", 2), 1, sealed=True)], now=NOW
+)
+
+
+def after_a_sealed_one(*, sealed: bool) -> Request:
+    found = Listed(artifact("1.1.0", 3), 2, sealed=sealed)
+    base = read(sign(SEALED_FIRST, people("image", "targets")[:2]), Targets)
+    proposed = propose_targets(SEALED_FIRST, add=[found], now=NOW)
+    return propose("image", proposed, base=base, root=ROOT)
+
+
+def test_a_sealed_line_goes_plain_only_with_consent() -> None:
+    """What was secret once becomes readable by one forgotten option."""
+    found = judged(after_a_sealed_one(sealed=False))
+    assert found.words() == ["unsealed"]
+    assert "readable on its way" in told(found)
+    with pytest.raises(RefusedError):
+        require_consent(found, [])
+    require_consent(found, ["unsealed"])
+
+
+def test_sealed_is_told_and_needs_no_consent() -> None:
+    """A line that stays sealed is a fact; one that begins says what devices need."""
+    stays = judged(after_a_sealed_one(sealed=True))
+    assert stays.words() == []
+    assert "board-r1, sealed, sha256" in told(stays)
+    assert "for the first time" not in told(stays)
+    one = Listed(artifact("1.1.0", 3), 2, sealed=True)
+    proposed = propose_targets(FIRST, add=[one], now=NOW)
+    begins = judged(propose("image", proposed, base=BASE, root=ROOT))
+    assert begins.words() == []
+    assert "for the first time" in told(begins)
+
+
 def with_member(request: Request, *path: str) -> Request:
     """The request with a member that Sealift does not write."""
     target = request.proposed.signed.targets["board/rootfs-1.1.0.img"]
