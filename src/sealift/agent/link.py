@@ -80,9 +80,9 @@ class CommandLink:
         """What starts next."""
         self._ask("test", slot.value)
 
-    def confirm(self) -> None:
-        """What runs is good."""
-        self._ask("confirm")
+    def confirm(self, image_sha256: bytes) -> None:
+        """What runs is good, if it is this image."""
+        self._ask("confirm", image_sha256.hex())
 
     def restart(self) -> None:
         """Start the microcontroller anew."""
@@ -153,9 +153,9 @@ class PatientLink:
         """As the link."""
         self._again(lambda: self._link.test(slot))
 
-    def confirm(self) -> None:
+    def confirm(self, image_sha256: bytes) -> None:
         """As the link."""
-        self._again(self._link.confirm)
+        self._again(lambda: self._link.confirm(image_sha256))
 
     def restart(self) -> None:
         """As the link, once."""

@@ -443,8 +443,7 @@ class Link(Protocol):
         """All of it came: the image lies whole and has its digest when this returns.
 
         Raises:
-            PatchError: the patch made another image. DigestError: the image did not
-            arrive as it is.
+            PatchError: what came does not make the image; it has to come anew.
         """
         ...
 
@@ -454,8 +453,12 @@ class Link(Protocol):
         """
         ...
 
-    def confirm(self) -> None:
-        """What runs is good: it starts from now on. Durable when this returns."""
+    def confirm(self, image_sha256: bytes) -> None:
+        """What runs is good: it starts from now on. Durable when this returns.
+
+        If another image runs, the loader refuses: one that started anew meanwhile went
+        back, and is not to be told that this was right.
+        """
         ...
 
     def restart(self) -> None:

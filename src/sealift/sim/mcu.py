@@ -196,11 +196,12 @@ class SimMcu:
             elif self._running is not slot:
                 self._change(trial=slot, started=False)
 
-    def confirm(self) -> None:
-        """What runs is good."""
+    def confirm(self, image_sha256: bytes) -> None:
+        """What runs is good, if it is this image."""
         with self._powered():
-            if self._running is None:
-                raise SlotError("only the loader runs")
+            running = self._loader.images.get(self._running or Slot.A, (0, ""))
+            if self._running is None or running[1] != image_sha256.hex():
+                raise SlotError("something else runs")
             self._change(confirmed=self._running, trial=None, started=False)
 
     def restart(self) -> None:

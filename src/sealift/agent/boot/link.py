@@ -63,10 +63,13 @@ class LinkBoot:
         """What runs becomes the confirmed one.
 
         Raises:
-            BootError: the loader refused.
+            BootError: the loader refused, or only it runs.
         """
+        running = self._link.identify().sha256
+        if running is None:
+            raise BootError("the microcontroller runs nothing but its loader")
         with _translated():
-            self._link.confirm()
+            self._link.confirm(running)
 
     def state(self) -> BootState:
         """What the loader says; one with nothing to start has nothing on trial."""

@@ -83,8 +83,8 @@ class Courier:
         """Have the image, whose copy is in ``slot`` here, in ``slot`` over there.
 
         Raises:
-            FailedTransferError: no answer, again and again. SlotError, DigestError:
-            the loader refuses the image, or gets another one.
+            FailedTransferError: no answer, again and again. SlotError: the loader
+            refuses the image. PatchError: it gets another one.
         """
         unit, image = self._link.identify(), order.artifact
         if unit.waiting == image.sha256:
@@ -97,7 +97,7 @@ class Courier:
         """Send the copy in ``slot`` as it is.
 
         Raises:
-            FailedTransferError, SlotError, DigestError: as :meth:`deliver`.
+            FailedTransferError, SlotError, PatchError: as :meth:`deliver`.
         """
         with self._copies.opened(slot) as copy:
             self._send(Parcel(slot, length, sha256, length, sha256), copy)

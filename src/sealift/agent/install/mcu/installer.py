@@ -84,9 +84,11 @@ class McuInstaller:
         Raises:
             BootError: it is another one, or the loader refused.
         """
-        if self._link.identify().sha256 != order.artifact.sha256:
-            raise BootError("the microcontroller runs another image than the ordered")
-        self._inner.confirm(order, slot)
+        del slot
+        try:
+            self._link.confirm(order.artifact.sha256)
+        except SlotError as error:
+            raise BootError(f"the microcontroller is not confirmed: {error}") from error
 
     def revert(self, home: Slot) -> bool:
         """Disarm; with one slot, send the image of ``home`` again if it is gone.
