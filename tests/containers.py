@@ -89,8 +89,13 @@ def noise(length: int) -> bytes:
 
 def lzma_raw(plain: bytes) -> bytes:
     """One raw LZMA2 stream, as a writer makes it, even where it gains nothing."""
-    options = {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": SEGMENT}
-    return lzma.compress(plain, lzma.FORMAT_RAW, filters=[options])
+    return filtered(plain, preset=6, dict_size=SEGMENT)
+
+
+def filtered(plain: bytes, **options: int) -> bytes:
+    """One raw LZMA2 stream, made with these parameters."""
+    filters = [{"id": lzma.FILTER_LZMA2, **options}]
+    return lzma.compress(plain, lzma.FORMAT_RAW, filters=filters)
 
 
 # ── sound containers ─────────────────────────────────────────────────────────────────
@@ -211,13 +216,13 @@ def reframed(case: Case, index: int, frame: bytes) -> Case:
 
 def wild_delta(
     name: str, segments: Sequence[Segment], frames: Sequence[bytes], base: bytes,
-    image: bytes,
+    image: bytes, segment_size: int = SEGMENT,
 ) -> Case:  # fmt: skip
     """A delta container of entries that no writer would take."""
     root = tree_root(found.sha256 for found in segments)
     header = Header(
         kind=Kind.DELTA,
-        segment_size=SEGMENT,
+        segment_size=segment_size,
         head_length=0,
         image_length=len(image),
         base_length=len(base),
@@ -225,18 +230,21 @@ def wild_delta(
         image_sha256=sha256(image).digest(),
         base_sha256=sha256(base).digest(),
         segment_root=root,
-        count=segment_count(len(image), SEGMENT),
+        count=segment_count(len(image), segment_size),
     )
     container = Container("x.delta", 0, b"", 0, b"", len(base), sha256(base).digest())
-    case = Case(name, describe(image, root), container, b"", base=base)
+    artifact = describe(image, root, segment_size)
+    case = Case(name, artifact, container, b"", base=base)
     return rebuilt(case, header, segments, frames)
 
 
-def one_frame(name: str, frame: bytes, base: bytes, image: bytes) -> Case:
+def one_frame(
+    name: str, frame: bytes, base: bytes, image: bytes, segment_size: int = SEGMENT
+) -> Case:
     """A delta container of a single DELTA segment."""
     digest = sha256(image).digest()
     segment = Segment(0, 0, len(image), digest, Op.DELTA)
-    return wild_delta(name, [segment], [frame], base, image)
+    return wild_delta(name, [segment], [frame], base, image, segment_size)
 
 
 # ── DELTA frames, field by field ─────────────────────────────────────────────────────

@@ -47,7 +47,7 @@ class Choices:
         if kind < 6:
             return self.below(1 << 17)
         if kind == 6:
-            return (1 << self.below(70)) - self.below(3)
+            return max(0, (1 << self.below(70)) - self.below(3))
         return int.from_bytes(self.raw(8), "little")
 
     def edited(self, raw: bytes) -> bytes:

@@ -7,7 +7,6 @@ the digests of the image and its segments stay the vendor's.
 
 from __future__ import annotations
 
-import lzma
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -21,6 +20,7 @@ from tests.containers import (
     Case,
     applied,
     control_of,
+    filtered,
     lzma_raw,
     noise,
     pack_delta,
@@ -197,11 +197,6 @@ def _written(numbers: list[int], packed: list[bytes]) -> bytes:
     return b"".join(map(varint, numbers)) + b"".join(packed)
 
 
-def _filtered(plain: bytes, **options: int) -> bytes:
-    filters = [{"id": lzma.FILTER_LZMA2, **options}]
-    return lzma.compress(plain, lzma.FORMAT_RAW, filters=filters)
-
-
 def _fitting(pack: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
     """That packer where it makes a stream shorter; else the bytes are stored."""
 
@@ -216,8 +211,8 @@ SOUND_PACKERS: tuple[Callable[[bytes], bytes], ...] = (
     pack_stream,
     bytes,
     _fitting(lzma_raw),
-    _fitting(lambda plain: _filtered(plain, preset=0, dict_size=max(4096, len(plain)))),
-    _fitting(lambda plain: _filtered(plain, preset=1, lc=0, lp=2, pb=0)),
+    _fitting(lambda plain: filtered(plain, preset=0, dict_size=max(4096, len(plain)))),
+    _fitting(lambda plain: filtered(plain, preset=1, lc=0, lp=2, pb=0)),
 )
 PACKERS: tuple[Callable[[bytes], bytes], ...] = (
     *SOUND_PACKERS,
@@ -227,7 +222,7 @@ PACKERS: tuple[Callable[[bytes], bytes], ...] = (
     lambda plain: lzma_raw(plain)[:-1],
     lambda plain: lzma_raw(plain + b"\0"),
     lambda plain: lzma_raw(plain[:-1]),
-    lambda plain: _filtered(plain + bytes(1 << 18), preset=0),
+    lambda plain: filtered(plain + bytes(1 << 18), preset=0),
     lambda plain: plain + b"\0",
 )
 

@@ -14,8 +14,9 @@ from sealift.agent.payload import PayloadFill
 from sealift.agent.slot import PathSlots, WorkFiles
 from sealift.core.errors import SlotError, SpaceError
 from sealift.core.types import Slot
-from tests.unit.agent.test_payload import MemoryTransport, order
-from tests.vectors.make_payload import noise, pack, text
+from tests.containers import noise, pack, text
+from tests.unit.agent.memory import MemoryTransport
+from tests.unit.agent.test_payload import order
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("losetup") is None,

@@ -13,7 +13,7 @@ import pytest
 from sealift.core.packer import pack_full
 from sealift.core.types import Artifact, Instruction
 from tests.tls_server import Files, Pki, TlsServer
-from tests.vectors.make_payload import noise, text
+from tests.containers import noise, text
 
 MIB = 1 << 20
 

@@ -26,7 +26,8 @@ from sealift.core.errors import ContainerError, DigestError, LimitError, Sealift
 from sealift.core.merkle import tree_root
 from sealift.core.types import Artifact, Container
 from sealift.core.varints import svarint, varint
-from tests.vectors.make_payload import Case, cases, mixed, signed, stored
+from tests.containers import Case, signed
+from tests.vectors.payload.generate import cases, mixed, stored
 
 
 def outcome(case: Case) -> str | None:

@@ -26,7 +26,7 @@ from sealift.core.errors import (
 from sealift.core.packer import make_segment, pack_full
 from sealift.core.payload import check_frame, open_frame
 from sealift.core.streams import unpack
-from tests.vectors.make_payload import Case, lzma_raw, noise, pack, text
+from tests.containers import Case, lzma_raw, noise, pack, text
 
 SEGMENT = 65_536
 EDGES = [1, 2, 4095, 4096, 4097, SEGMENT - 1, SEGMENT, SEGMENT + 1, 3 * SEGMENT - 1,
