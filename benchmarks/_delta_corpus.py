@@ -212,6 +212,15 @@ class Corpus:
         shutil.copyfile(builder.build("1.0.0", pools.older).path, desk / "old")
         shutil.copyfile(builder.build("2.0.0", pools.newer).path, desk / "new")
 
+    def radio(self, desk: Path) -> None:
+        """The program of a wireless chip's microcontroller, of Debian 12 and 13."""
+        inside = "**/ath9k_htc/htc_7010-*.fw"
+        self._two_releases("arm64", "firmware-ath9k-htc", inside, desk)
+
+    def bios(self, desk: Path) -> None:
+        """A PC's small firmware, of Debian 12 and of Debian 13."""
+        self._two_releases("arm64", "seabios", "usr/share/seabios/bios-256k.bin", desk)
+
     def firmware(self, desk: Path) -> None:
         """A secure monitor for a small board, of Debian 12 and of Debian 13."""
         inside = "usr/lib/arm-trusted-firmware/rk3399/bl31.elf"
@@ -224,6 +233,8 @@ class Corpus:
 
 
 PAIRS: dict[str, Callable[[Corpus, Path], None]] = {
+    "radio": Corpus.radio,
+    "bios": Corpus.bios,
     "generated": Corpus.generated,
     "firmware": Corpus.firmware,
     "u-boot": Corpus.boot_loader,

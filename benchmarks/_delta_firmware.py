@@ -61,11 +61,15 @@ def _function(chance: Random, functions: int) -> Function:
     ]
     return Function(
         code=tuple(_WORDS[word] for word in words),
-        calls=tuple(chance.randrange(functions) for _ in range(chance.randint(0, 6))),
-        pointers=tuple(
-            chance.randrange(functions) for _ in range(chance.randint(0, 4))
-        ),
+        calls=_some(chance, functions, 6),
+        pointers=_some(chance, functions, 2),
     )
+
+
+def _some(chance: Random, functions: int, most: int) -> tuple[int, ...]:
+    """Up to so many functions; few of them are called from everywhere."""
+    count = chance.randint(0, most)
+    return tuple(int(chance.random() ** 4 * functions) for _ in range(count))
 
 
 def _edit(program: list[Function], chance: Random) -> None:
