@@ -156,7 +156,9 @@ def test_two_guards_stand_behind_a_counter(monkeypatch: pytest.MonkeyPatch) -> N
 class BlindFill:
     """Writes what comes from the network, without a look at it."""
 
-    def __init__(self, order: Instruction, way: Transport, work: Workspace) -> None:
+    def __init__(
+        self, order: Instruction, way: Transport, work: Workspace, **_: object
+    ) -> None:
         self._order = order
 
     def __call__(self, into: SlotDevice, base: SlotDevice | None, /) -> None:

@@ -35,7 +35,7 @@ from sealift.core.packer import Packed, pack_full
 from sealift.core.types import Artifact, Container
 from sealift.repo import director, image, roots
 from sealift.repo.director import DirectorSigners, Issued, Order
-from sealift.repo.entries import Listed
+from sealift.repo.entries import Listed, Sealing
 from sealift.repo.image import ImageSigners
 from sealift.repo.repository import (
     SPEC_VERSION,
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
     from securesystemslib.signer import Key, Signer
 
+    from sealift.core.hpke import Recipient
+
 __all__ = [
     "HARDWARE",
     "PRODUCT",
@@ -63,6 +65,7 @@ __all__ = [
     "Supplier",
     "Vendor",
     "make_release",
+    "served_at",
 ]
 
 PRODUCT = "sim-board"
@@ -122,22 +125,43 @@ class Supplier:
 # ── releases ─────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One artifact, its bytes, and the container they travel in."""
+    """One artifact, its bytes, and the container they travel in.
+
+    With ``content_key`` the container is a sealed file (``sim.shipping``).
+    """
 
     artifact: Artifact
     container: Container
     content: bytes
     packed: bytes
+    content_key: bytes | None = None
 
     @property
     def path(self) -> str:
         """Where the container is served."""
-        name = self.container.name
-        return f"director/targets/{self.container.sha256.hex()}.{name}"
+        return served_at(self.container)
 
-    def order(self, ecu_id: str, hardware_id: str = HARDWARE) -> Order:
-        """The Director's wish that an ECU runs it."""
-        return Order(ecu_id, hardware_id, self.artifact, self.container)
+    def order(
+        self,
+        ecu_id: str,
+        hardware_id: str = HARDWARE,
+        *,
+        recipient: Recipient | None = None,
+    ) -> Order:
+        """The Director's wish that an ECU runs it; sealed, for the ``recipient``."""
+        sealing = None
+        if self.content_key is not None and recipient is not None:
+            key = self.content_key
+            draw = hashlib.shake_256(b"ephemeral" + key + recipient.public).digest
+            sealing = Sealing(recipient, lambda: key, draw)
+        return Order(
+            ecu_id, hardware_id, self.artifact, self.container, sealing=sealing
+        )
+
+
+def served_at(container: Container) -> str:
+    """Where a container is served, below the base address."""
+    return f"director/targets/{container.sha256.hex()}.{container.name}"
 
 
 def make_release(
@@ -196,6 +220,8 @@ class Shape:
     """Offline roles have an ML-DSA-65 key beside each ed25519 key."""
     suppliers: tuple[Supplier, ...] = ()
     seed: str = "vendor"
+    sealed: bool = False
+    """Releases travel encrypted."""
 
 
 @dataclass
@@ -305,7 +331,8 @@ class Vendor:
     def release(self, made: Release, supplier: str | None = None) -> Release:
         """List a release in the Image repository, by the vendor or a supplier."""
         self._sequence += 1
-        listed = Listed(made.artifact, self._sequence)
+        sealed = made.content_key is not None
+        listed = Listed(made.artifact, self._sequence, sealed=sealed)
         self.containers[made.path] = made.packed
         self.contents.add(made.content)
         if supplier is None:

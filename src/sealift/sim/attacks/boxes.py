@@ -12,7 +12,6 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from sealift.core.container import Header, Segment, encode_head, open_head
-from sealift.core.types import Container
 from sealift.sim.attacks.world import DEVICE
 
 if TYPE_CHECKING:
@@ -84,9 +83,12 @@ class Box:
 
 def told(release: Release, raw: bytes, head_length: int) -> Release:
     """The release in a container of these bytes, with true facts about them."""
-    head = sha256(raw[:head_length]).digest()
-    container = Container(
-        release.container.name, len(raw), sha256(raw).digest(), head_length, head
+    container = replace(
+        release.container,
+        length=len(raw),
+        sha256=sha256(raw).digest(),
+        head_length=head_length,
+        head_sha256=sha256(raw[:head_length]).digest(),
     )
     return replace(release, container=container, packed=raw)
 

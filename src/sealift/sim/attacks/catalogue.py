@@ -139,7 +139,7 @@ PAYLOAD = (
     Row("C-11", "Verified ≠ used", SRV, "another answer, another work file the second time: what was verified is used", OK),
     Row("C-12", "Odd hash field", SRV, "spaces, case, length, none, other types; then an unknown algorithm", FORM + THEN + DIG),
     Row("C-13", "Short identifiers", MIR, "two images with one 12-digit digest prefix: neither is taken for the other", OK),
-    Row("C-14", "Hostile delta", SRV, "huge lengths; streams that do not decode; a wrong result; a delta beside a full container", LIMIT + THEN + "payload.patch" + THEN + DIG + THEN + OK, partly="offsets into a base need the delta engine; this agent takes no delta"),
+    Row("C-14", "Hostile delta", SRV, "huge lengths; streams that do not decode; a wrong result; then 24 hostile deltas beside an honest full container: each tried, the base untouched", LIMIT + THEN + "payload.patch" + THEN + DIG + THEN + OK),
     Row("C-15", "Decompression bomb", SRV, "streams of thousands of times their segment, one inside another, under 100 ms", LIMIT),
     Row("C-16", "Ciphertext tampering", MIR, "sealed chunks flipped, moved, dropped", later=SEALED),
 )

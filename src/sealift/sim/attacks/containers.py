@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from sealift.agent.payload import PayloadFill
 from sealift.agent.slot import PathSlots, WorkFiles
-from sealift.core.container import HEADER_SIZE, Kind, Op
+from sealift.core.container import HEADER_SIZE, Kind
 from sealift.core.errors import SealiftError
 from sealift.core.merkle import tree_root
 from sealift.core.types import Container, Instruction, Slot
@@ -377,94 +377,17 @@ def _long_form(box: Box) -> bytes:
     return head + b"".join(box.frames)
 
 
-# ── C-14, C-15: lengths, streams, bombs ──────────────────────────────────────────────
-def attack_c_14(ground: Ground) -> Observed:
-    """Huge numbers; streams that do not decode; wrong results; a delta beside them."""
-    return ground.observed(
-        ground.together([*_huge(), *hostile(*_oversized())]),
-        ground.together(hostile(*_undecodable())),
-        ground.together(hostile(*_wrong_results())),
-        ground.each(_deltas()),
-    )
-
-
-def _huge() -> Iterator[Plan]:
-    """Lengths of head and container that no container of this image has."""
-    release = make_release(VERSION, NEXT_COUNTER)
-    for length in (2**31, 2**32 + 500, 2**37):
-        for head in (1, 143, release.container.head_length, 2**31 - 1):
-            container = replace(release.container, length=length, head_length=head)
-            yield ordered(replace(release, container=container))
-
-
-def _oversized() -> Iterator[Box]:
-    """Frames longer than their segment, by one byte and by all of 63 bits."""
-    box = waiting()
-    for length in (SEGMENT_BYTES + 1, 2**31, 2**32 + 7, 2**63 - 1):
-        first = replace(box.segments[0], frame_length=length)
-        changed = replace(box, segments=(first, *box.segments[1:]))
-        header = replace(changed.header, head_length=len(changed.head))
-        yield replace(changed, header=header)
-
-
-def _undecodable() -> Iterator[Box]:
-    box = waiting()
-    good = box.frames[-1]
-    for frame in (
-        good[:-1],
-        good + b"\0",
-        good + good,
-        good[: len(good) // 2],
-        b"\0",
-        b"\xff" * 100,
-        good[1:],
-        lzma.compress(b"short", lzma.FORMAT_XZ),
-    ):
-        yield box.framed(len(box.frames) - 1, frame)
-
-
-def _wrong_results() -> Iterator[Box]:
-    """Frames that decode well, into something else; zeros where there are none."""
-    box = waiting()
-    yield box.framed(0, bytes(SEGMENT_BYTES))
-    yield box.framed(0, box.frames[0][::-1])
-    yield box.framed(0, _packed(b"evil".ljust(SEGMENT_BYTES, b"!")))
-    zero = replace(box.segments[0], op=Op.ZERO, frame_length=0, frame_sha256=b"")
-    yield replace(
-        box, segments=(zero, *box.segments[1:]), frames=(b"", *box.frames[1:])
-    ).fitted()
-
-
-def _packed(plain: bytes) -> bytes:
+# ── C-15: bombs ──────────────────────────────────────────────────────────────────────
+def packed(plain: bytes) -> bytes:
+    """A raw LZMA2 stream of these bytes."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 16}]
     return lzma.compress(plain, lzma.FORMAT_RAW, filters=filters)
-
-
-def _deltas() -> Iterator[Plan]:
-    """Any delta beside a good full container: the full one is taken."""
-    junk = Container("x.delta", 300, bytes(32), 250, bytes(32), 2**36, bytes(32))
-    for base in (1, 300, 2**36):
-        yield _with_delta(replace(junk, base_length=base))
-
-
-def _with_delta(delta: Container) -> Plan:
-    def act(scene: Scene) -> str:
-        base = scene.device.slot(scene.device.running)
-        order = replace(scene.next.order(scene.device.ecu_id), delta=delta)
-        home = scene.device.running
-        scene.order(order)
-        outcome = scene.attempt()
-        if scene.device.slot(home) != base:
-            scene.faults.append("the base was written")
-        return outcome
-
-    return act
 
 
 def attack_c_15(ground: Ground) -> Observed:
     """Streams that would become thousands of times their segment; one in another."""
     box = waiting()
-    nested = _packed(_bomb(1 << 22).ljust(SEGMENT_BYTES + 1, b"\0"))
+    nested = packed(_bomb(1 << 22).ljust(SEGMENT_BYTES + 1, b"\0"))
     frames = [_bomb(SEGMENT_BYTES + 1), _bomb(1 << 26), _bomb(1 << 28), nested]
     return ground.observed(
         ground.together(_quickly(box.framed(0, frame)) for frame in frames)

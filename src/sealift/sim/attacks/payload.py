@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sealift.agent.payload import PayloadFill
 from sealift.core.packer import pack_full
@@ -101,14 +101,15 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class WatchedWork:
-    """A workspace in which every file is watched."""
+    """A workspace in which the file of the head is watched."""
 
     work: Workspace
     act: Callable[[], None]
 
     def open(self, name: str, length: int) -> SlotDevice:
-        """A watched file."""
-        return Watched(self.work.open(name, length), self.act)
+        """A file, watched if it holds the head."""
+        found = self.work.open(name, length)
+        return Watched(found, self.act) if HEAD_FILE.endswith(name) else found
 
     def remove(self, name: str) -> None:
         """Of the workspace."""
@@ -125,8 +126,10 @@ def _head_replaced(scene: Scene) -> str:
         path.touch(mode=0o600)
         path.write_bytes(own)
 
-    def watched(order: Instruction, way: Transport, work: Workspace) -> PayloadFill:
-        return PayloadFill(order, way, WatchedWork(work, swap))
+    def watched(
+        order: Instruction, way: Transport, work: Workspace, **more: Any
+    ) -> PayloadFill:
+        return PayloadFill(order, way, WatchedWork(work, swap), **more)
 
     shipped = scene.device.parts
     scene.device.parts = replace(shipped, fill=watched)

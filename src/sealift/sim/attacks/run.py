@@ -36,6 +36,7 @@ MODULES = (
     "provisioning",
     "ceremony",
     "containers",
+    "deltas",
     "payload",
     "device",
     "surroundings",

@@ -26,6 +26,7 @@ from sealift.sim.attacks.simulated import Lived, Parts, SimulatedDevice
 from sealift.sim.flash import Killed
 from sealift.sim.network import MemoryTransport, Wire, file_server
 from sealift.sim.network import replace as overlay
+from sealift.sim.shipping import sealed
 from sealift.sim.vendor import Keys, Release, Shape, Vendor, make_release
 from sealift.sim.world import START, SimClock
 
@@ -130,9 +131,16 @@ class Scene:
     # ── the vendor's honest acts ─────────────────────────────────────────────────────
     def publish(self, version: str, counter: int) -> Release:
         """A release, listed and ordered for the device under attack."""
-        made = self.vendor.release(make_release(version, counter))
-        self.order(made.order(self.device.ecu_id))
+        made = make_release(version, counter)
+        if self.vendor.shape.sealed:
+            made = sealed(made)
+        self.vendor.release(made)
+        self.order(self.order_for(made))
         return made
+
+    def order_for(self, made: Release) -> Order:
+        """The Director's wish that the device under attack runs it."""
+        return made.order(self.device.ecu_id, recipient=self.device.recipient)
 
     def order(self, *orders: Order) -> None:
         """Order the device under attack to run these."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -33,12 +34,14 @@ from sealift.agent import assembly, config, history, log, wiring
 from sealift.agent.assembly import Around
 from sealift.agent.boot.file import Started, choose, open_boot, open_store, running_text
 from sealift.agent.cycle import Cycle
-from sealift.agent.keyfile import FileKey
+from sealift.agent.keyfile import FileKey, decryption_key
 from sealift.agent.payload import PayloadFill
 from sealift.agent.ports import Progress
 from sealift.agent.slot import WorkFiles
 from sealift.agent.storage import Store, claim
+from sealift.agent.unsealing import unseal
 from sealift.core.errors import SealiftError
+from sealift.core.hpke import Recipient
 from sealift.core.keys import PublicKey
 from sealift.core.manifest import Inventory, Unit
 from sealift.core.types import Slot
@@ -46,10 +49,10 @@ from sealift.sim.vendor import HARDWARE
 
 if TYPE_CHECKING:
     from sealift.agent.config import Config
-    from sealift.agent.ports import Fill, Health, Transport, Workspace
+    from sealift.agent.ports import Fill, Health, Transport
     from sealift.agent.storage import Calls
     from sealift.agent.trust import Provision
-    from sealift.core.types import Instruction
+    from sealift.core.types import Artifact, Instruction
     from sealift.sim.vendor import Release
     from sealift.sim.world import SimClock
 
@@ -64,7 +67,8 @@ RESTART = 75
 class Parts:
     """Parts of the agent a test may want otherwise; by default the shipped ones."""
 
-    fill: Callable[[Instruction, Transport, Workspace], Fill] = PayloadFill
+    fill: Callable[..., Fill] = PayloadFill
+    """Called with order, transport, workspace, and by name as ``PayloadFill`` is."""
     calls: Calls = os
     """System calls of the store: where a process can be killed."""
 
@@ -143,14 +147,27 @@ class SimulatedDevice:
         private = Ed25519PrivateKey.from_private_bytes(secret)
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         self._write("report.pem", pem)
+        self._write("decrypt.pem", self._decryption_key())
         self._write("agent.toml", self._settings().encode())
         self.start()
+
+    def _decryption_key(self) -> bytes:
+        secret = hashlib.sha256(f"decrypt/{self.device_id}".encode()).digest()
+        private = X25519PrivateKey.from_private_bytes(secret)
+        return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    @property
+    def recipient(self) -> Recipient:
+        """Whom content keys are wrapped to."""
+        key = decryption_key(str(self.path("decrypt.pem")))
+        return Recipient(key.kem, key.public)
 
     def _settings(self) -> str:
         return f"""
 [device]
 id = "{self.device_id}"
 report_key = "report.pem"
+decryption_key = "decrypt.pem"
 [server]
 url = "https://updates.invalid"
 ca = "ca.pem"
@@ -300,9 +317,15 @@ slots = {{ a = "slots/a", b = "slots/b" }}
         around = Around(way, self.clock, lambda: None, chance, Progress())
         provision = replace(provision, build_time=self.built)
         shipped = assembly.parts(settings, provision, storage, around)
-        part = replace(
-            shipped.component, fill=lambda order, _base: fill(order, way, work)
-        )
+
+        def content_key(order: Instruction) -> bytes:
+            key = decryption_key(settings.decryption_key)
+            return unseal(order, settings.device_id, key)
+
+        def filled(order: Instruction, base: Artifact | None) -> Fill:
+            return fill(order, way, work, base_image=base, content_key=content_key)
+
+        part = replace(shipped.component, fill=filled)
         if self.health is not None:
             part = replace(part, health=self.health)
         return Cycle(replace(shipped, component=part))
