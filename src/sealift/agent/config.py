@@ -35,11 +35,13 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Limits of this device on downloads; 0 stands for none."""
+    """Limits of this device on downloads; a rate or length of 0 stands for none."""
 
     rate_max: int
     bytes_max: int
     minimum_rate: int
+    sealed_only: bool
+    decoders: int
 
 
 @dataclass(frozen=True, slots=True)

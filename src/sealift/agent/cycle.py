@@ -229,6 +229,8 @@ class Cycle:
             detail=told.detail,
             ended=self._has.verifier.standing().now,
             transferred=told.moved.received if told.moved else None,
+            method=told.moved.method if told.moved else None,
+            repaired=told.moved.repaired if told.moved else None,
         )
         return Ended(told.ecu_id, result, told.installed)
 

@@ -201,6 +201,8 @@ SETTINGS = (
     Setting("transfer", "rate_max", count(0, _TIB), 0, "0", "fastest download; 0 is as fast as it goes", "bytes/s"),
     Setting("transfer", "bytes_max", count(0, _TIB), 0, "0", "most bytes one install may transfer; 0 is no limit of the device's own", "bytes"),
     Setting("transfer", "minimum_rate", count(64, 1 << 30), 1024, "1024", "slower than this over 60 s ends a transfer (E4)", "bytes/s"),
+    Setting("transfer", "sealed_only", flag, False, "false", "whether an order that is not sealed is refused"),
+    Setting("transfer", "decoders", count(1, 8), 1, "1", "threads that decode; each one more is faster and takes about 3 MiB"),
     Setting("boot", "kind", choice("file"), "file", '"file"', "the boot loader; `file` is the reference loader store in a directory"),
     Setting("boot", "store", path, REQUIRED, '"boot"', "directory of the reference loader store"),
     Setting("boot", "restart", restart, (), '"exit"', 'program that restarts the machine, or `"exit"`: the agent ends with status 75'),

@@ -18,6 +18,7 @@ from sealift.agent.trust import Provision
 from sealift.core.errors import (
     BootError,
     FailedTransferError,
+    ForbiddenError,
     InvalidConfigError,
     SealiftError,
 )
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from sealift.agent.gate import Policy
     from sealift.agent.install.ab import AbInstaller
     from sealift.agent.journal import Floors, Journal
-    from sealift.agent.ports import Answer, Clock, Moved, Progress, Transport
+    from sealift.agent.ports import Answer, Clock, Fill, Moved, Progress, Transport
     from sealift.agent.record import Record
     from sealift.agent.report import Self
     from sealift.agent.shell import Component
@@ -152,7 +153,7 @@ def component(
     """The one component of this device: A/B slots, a loader, health checks."""
     from sealift.agent.health import CommandCheck, CommandHealth
     from sealift.agent.install.ab import AbInstaller
-    from sealift.agent.payload import PayloadFill, clear
+    from sealift.agent.payload import clear
     from sealift.agent.shell import Component
     from sealift.agent.slot import PathSlots, WorkFiles
 
@@ -160,14 +161,11 @@ def component(
     slots = PathSlots(dict(zip(Slot, part.slots, strict=True)))
     work = WorkFiles(config.state)
     checks = [CommandCheck(c.name, c.command, c.deadline) for c in config.health]
-    bytes_max = config.transfer.bytes_max or None
     installer = AbInstaller(loader, slots, loader.boot_id, tries=part.tries)
     return Component(
         ecu_id=part.ecu_id,
         installer=installer,
-        fill=lambda order, base: PayloadFill(
-            order, way, work, base_image=base, progress=progress, bytes_max=bytes_max
-        ),
+        fill=lambda order, base: _fill(config, way, work, progress, order, base),
         restart=lambda: restart(config.boot.restart),
         health=CommandHealth(checks, clock),
         factory=(lambda: _factory(part, installer)) if part.factory else None,
@@ -175,6 +173,48 @@ def component(
         moved=lambda order: _moved(work, order),
         clear=lambda: clear(work),
     )
+
+
+def _fill(
+    config: Config,
+    way: Transport,
+    work: WorkFiles,
+    progress: Progress,
+    order: Instruction,
+    base: Artifact | None,
+) -> Fill:
+    """How the slot is filled.
+
+    Raises:
+        ForbiddenError: the order is not sealed, and this device takes no other; nothing
+            was touched.
+    """
+    from sealift.agent.payload import PayloadFill
+
+    limits = config.transfer
+    if limits.sealed_only and order.sealed is None:
+        raise ForbiddenError(
+            "the order is not sealed, and this device installs nothing else",
+            hint="seal the release, or see [transfer] sealed_only",
+        )
+    return PayloadFill(
+        order,
+        way,
+        work,
+        base_image=base,
+        content_key=lambda sealed: _content_key(config, sealed),
+        progress=progress,
+        bytes_max=limits.bytes_max or None,
+        decoders=limits.decoders,
+    )
+
+
+def _content_key(config: Config, order: Instruction) -> bytes:
+    """The key to a sealed order. Loads ``cryptography``."""
+    from sealift.agent.keyfile import decryption_key
+    from sealift.agent.unsealing import unseal
+
+    return unseal(order, config.device_id, decryption_key(config.decryption_key))
 
 
 def _moved(work: WorkFiles, order: Instruction) -> Moved | None:
