@@ -12,7 +12,7 @@ import pytest
 
 from sealift.agent import config as agent_config
 from sealift.agent import identity
-from sealift.agent.keyfile import FileKey
+from sealift.agent.keyfile import FileKey, decryption_key
 from sealift.core.types import Artifact
 from sealift.repo.entries import Listed
 from sealift.sign.release import Release
@@ -74,6 +74,7 @@ def test_provisioned_directory_is_all_an_agent_needs(
         "agent.toml": 0o600,
         "device.key": 0o600,
         "report.key": 0o600,
+        "decrypt.key": 0o600,
         "device.pem": 0o644,
         "tls-ca.pem": 0o444,
         "image-root.json": 0o444,
@@ -93,8 +94,12 @@ def test_provisioned_directory_is_all_an_agent_needs(
     _, body = caller.ask("/director/metadata/timestamp.json")
     assert json.loads(body)["signed"]["device_id"] == "dev-0001"
     with server.operator() as operator:
-        known = operator.device("dev-0001")["report_key_id"]
-    assert known == FileKey(str(out / "report.key")).key_id
+        known = operator.device("dev-0001")
+    assert known["report_key_id"] == FileKey(found.report_key).key_id
+    own = decryption_key(found.decryption_key).recipient
+    registered = known["device"]["decryption_key"]
+    assert registered is not None
+    assert (registered["kem"], registered["kid"]) == (own.kem, own.kid)
 
 
 def release(directory: Path, image: Artifact) -> Path:

@@ -9,6 +9,7 @@ device must not learn from a server whom to trust.
 | `agent.toml` | the agent's settings | 0600 |
 | `device.key`, `device.pem` | TLS client key (P-256) and certificate | 0600, 0644 |
 | `report.key` | the key that signs reports (Ed25519) | 0600 |
+| `decrypt.key` | content keys of sealed images are wrapped to it (X25519) | 0600 |
 | `tls-ca.pem` | where the server must come from | 0444 |
 | `image-root.json`, `director-root.json` | trust anchors | 0444 |
 | `factory-image.json` | what the factory puts into the running slot, if told | 0444 |
@@ -30,6 +31,7 @@ from cryptography.x509.oid import NameOID
 
 from sealift.core.canonical import parse_object
 from sealift.core.errors import FormatError, InvalidConfigError, TrustAnchorError
+from sealift.core.hpke import X25519, PrivateKey, new_private
 
 if TYPE_CHECKING:
     from sealift.client.api import Operator
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["Anchors", "Plan", "anchors_in", "provision", "read_anchor"]
 
 ROOT_BYTES_MAX = 262_144
-PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +144,10 @@ def _check_factory(plan: Plan) -> None:
 def _fill(directory: Path, plan: Plan, operator: Operator) -> str:
     tls_key = ec.generate_private_key(ec.SECP256R1())
     report_key = ed25519.Ed25519PrivateKey.generate()
+    decryption_key = PrivateKey(X25519, new_private(X25519, os.urandom))
     _write(directory / "device.key", _private_pem(tls_key), 0o600)
     _write(directory / "report.key", _private_pem(report_key), 0o600)
+    _write(directory / "decrypt.key", decryption_key.pem(), 0o600)
     _write(directory / "tls-ca.pem", plan.ca.read_bytes(), 0o444)
     _write(directory / "image-root.json", plan.anchors.image, 0o444)
     _write(directory / "director-root.json", plan.anchors.director, 0o444)
@@ -157,6 +160,7 @@ def _fill(directory: Path, plan: Plan, operator: Operator) -> str:
         csr=_request(plan.device_id, tls_key),
         report_key=_public(report_key),
         ecus={plan.ecu_id: plan.hardware_id},
+        decryption_key=decryption_key.recipient.to_json(),
     )
     _write(directory / "device.pem", enrolled["certificate"].encode(), 0o644)
     return enrolled["not_after"]
@@ -170,6 +174,7 @@ def _settings(plan: Plan) -> str:
         "[device]",
         f"id = {q(plan.device_id)}",
         'report_key = "report.key"',
+        'decryption_key = "decrypt.key"',
         "",
         "[server]",
         f"url = {q(plan.url)}",
@@ -234,7 +239,7 @@ def _public(key: ed25519.Ed25519PrivateKey) -> dict[str, object]:
     }
 
 
-def _private_pem(key: PrivateKey) -> bytes:
+def _private_pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
