@@ -62,7 +62,7 @@ def patch(
 ) -> tuple[Patch, bytes]:
     """A patch by ``detools`` itself, and its facts."""
     detools = pytest.importorskip("detools", reason="needs the extra mcu")
-    out, options = io.BytesIO(), {}
+    out, options = io.BytesIO(), dict[str, object]()
     if kind is PatchKind.IN_PLACE:
         options = {"memory_size": memory, "segment_size": SEGMENT}
         options |= {"patch_type": "in-place", "minimum_shift_size": SEGMENT}

@@ -12,7 +12,7 @@ A decoder in place overwrites what it reads from. :func:`decode` admits only rea
 old bytes that are still there when the segment they are read for has been erased, so
 what it accepts is safe on flash, and reads nothing of the new image.
 
-Layout, from the public sources of detools 0.53: one byte (``type << 4 | 4``), the sizes,
+Layout, from the public sources of detools 0.53: one byte (``type << 4 | 4``), sizes,
 one byte (``(window - 4) << 4 | lookahead - 3``), then the heatshrink stream. A *size*
 has its sign in bit 6 of the first byte, goes on where bit 7 is set, and holds 6, then 7
 bits each, low bits first.

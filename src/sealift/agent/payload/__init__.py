@@ -19,9 +19,11 @@ container afterwards.
 ``fill`` has the order of steps, ``passes`` one pass by one container, ``method``
 decides which, ``plan`` looks, ``source`` fetches heads and frames through ``stream``
 and ``box`` or ``sealed``, ``ledger`` pays and remembers, ``line`` writes and flushes,
-``workers`` are the threads that hash and decode.
+``workers`` are the threads that hash and decode. ``patch`` fetches what a
+microcontroller behind this device applies by itself.
 """
 
 from sealift.agent.payload.fill import PayloadFill, clear, moved
+from sealift.agent.payload.patch import PatchFile
 
-__all__ = ["PayloadFill", "clear", "moved"]
+__all__ = ["PatchFile", "PayloadFill", "clear", "moved"]

@@ -15,6 +15,7 @@ from sealift.agent.payload.passes import (
     by_delta,
     by_full,
 )
+from sealift.agent.payload.patch import PATCH_FILE
 from sealift.agent.payload.workers import Workers
 from sealift.agent.ports import Moved, Progress
 from sealift.core.container import check_bounds
@@ -141,7 +142,7 @@ def clear(work: Workspace) -> None:
     Raises:
         SlotError: a work file cannot be deleted.
     """
-    for name in (*_HEADS, LEDGER_FILE):
+    for name in (*_HEADS, LEDGER_FILE, PATCH_FILE):
         work.remove(name)
 
 

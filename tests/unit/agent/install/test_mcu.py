@@ -125,11 +125,12 @@ def test_a_patch_with_other_sizes_than_recorded_is_not_sent(
 ) -> None:
     """More flash or a larger window than the Director's word: the image goes."""
     facts, _ = patch(kind)
-    for change in ({"window": 9}, {"base_length": 1499}, {"lookahead": 6}):
-        lied = dataclasses.replace(
-            order(kind), patch=dataclasses.replace(facts, **change)
-        )
-        it = Gateway(board, lied).settle()
+    for wrong in (
+        dataclasses.replace(facts, window=9),
+        dataclasses.replace(facts, base_length=1499),
+        dataclasses.replace(facts, lookahead=6),
+    ):
+        it = Gateway(board, dataclasses.replace(order(kind), patch=wrong)).settle()
         assert (it.mcu.written, it.mcu.image()) == (len(NEW), NEW)
 
 
@@ -250,7 +251,7 @@ class Liar:
 def test_a_loader_that_wants_what_is_not_there_is_refused(offset: int) -> None:
     """An offset outside the parcel: device.slot, not a read beyond the copy."""
     it = Gateway(TWO_SLOTS, order())
-    it.wire._link = Liar(it.mcu, begin=offset)  # type: ignore[assignment]
+    it.wire._link = Liar(it.mcu, begin=offset)
     it.settle()
     (result,) = it.reports.values()
     assert (result.code, it.mcu.image()) == ("device.slot", OLD)
@@ -260,7 +261,7 @@ def test_a_block_of_nothing_is_refused() -> None:
     """A loader that takes no byte at a time would never end."""
     it = Gateway(TWO_SLOTS, order())
     unit: Unit = dataclasses.replace(it.mcu.identify(), block=0)
-    it.wire._link = Liar(it.mcu, identify=unit)  # type: ignore[assignment]
+    it.wire._link = Liar(it.mcu, identify=unit)
     it.settle()
     (result,) = it.reports.values()
     assert result.code == "device.slot"
