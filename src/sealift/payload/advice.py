@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from sealift.payload import builds, compressed
 from sealift.payload.findings import (
     LISTED,
+    NOTABLE,
     Case,
     Finding,
     Severity,
@@ -155,7 +156,11 @@ def _poor(case: Case) -> Iterator[Finding]:
             f"container ({amount(trial.full)})",
             "from 80 % on no delta is offered and devices fetch the full container",
             "see what carries the bytes, and the findings beside this one",
-            tuple(f"{amount(count)} {name}" for name, count in trial.carriers[:LISTED]),
+            tuple(
+                f"{amount(count)} {name}"
+                for name, count in trial.carriers[:LISTED]
+                if count >= trial.delta * NOTABLE
+            ),
         )
 
 

@@ -95,12 +95,12 @@ def draft(name: Path, length: int) -> Iterator[Draft]:
     try:
         descriptor = os.open(path, _FLAGS, 0o644)
     except OSError as error:
-        raise _translated(path, error) from error
+        raise translated(path, error) from error
     try:
         _claim(path, descriptor, length)
         yield Draft(path, descriptor, length)
     except OSError as error:
-        raise _translated(path, error) from error
+        raise translated(path, error) from error
     finally:
         os.close(descriptor)
 
@@ -115,7 +115,8 @@ def _claim(path: Path, descriptor: int, length: int) -> None:
     os.ftruncate(descriptor, length)
 
 
-def _translated(path: Path, error: OSError) -> InvalidConfigError | SpaceError:
+def translated(path: Path, error: OSError) -> InvalidConfigError | SpaceError:
+    """What an ``OSError`` met while ``path`` was written becomes."""
     reason = f"{path} cannot be written: {error.strerror or error}"
     if isinstance(error, FileExistsError):
         return InvalidConfigError(reason, hint="the name was taken in the meantime")

@@ -140,7 +140,8 @@ class Superblock:
             self.block_size <= 1 << 16
             and self.first_block in {0, 1}
             and self.blocks > self.first_block
-            and 0 < self.blocks_per_group <= bits
+            and self.blocks_per_group > 0
+            and (self.blocks_per_group <= bits or self.read_only & _BIGALLOC)
             and 0 < self.inodes_per_group <= bits
             and 128 <= self.inode_size <= self.block_size
             and 32 <= self.descriptor_size <= 1024

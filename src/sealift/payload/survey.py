@@ -137,7 +137,7 @@ def survey(
         segments.append(density.measure(offset, data))
         if not segments[-1].zero and len(streams) < STREAMS_MAX:
             streams += density.streams(offset, data)
-        progress("reading", offset + len(data), length)
+        progress("surveying", offset + len(data), length)
     places: list[Place] = []
     volumes = tuple(_volumes(read_at, length, places))
     return Survey(length, volumes, tuple(segments), tuple(streams), Owners(places))
