@@ -1,4 +1,4 @@
-"""Rows C and D can fail: without the check a row is about, it does not hold."""
+"""Rows C, D and A-21 can fail: without the check a row is about, it does not hold."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from sealift.agent.machine import Done
 from sealift.agent.slot import WorkFiles
+from sealift.core import encryption
 from sealift.core.delta import Base
 from sealift.core.payload import Frame, _decode
 from sealift.core.types import Instruction
@@ -65,6 +66,24 @@ def _no_floor(*_: object) -> int:
     return 0
 
 
+class NullCipher:
+    """Leaves everything as it is, with a tag that proves nothing."""
+
+    def encrypt(self, _nonce: bytes, plain: bytes, _more: None) -> bytes:
+        return plain + bytes(encryption.TAG)
+
+    def decrypt(self, _nonce: bytes, sealed: bytes, _more: None) -> bytes:
+        return sealed[: -encryption.TAG]
+
+
+class NullChunks(encryption._Chunks):
+    """A sealed file whose chunks are not."""
+
+    def __init__(self, content_key: bytes, context: bytes, salt: bytes) -> None:
+        super().__init__(content_key, context, salt)
+        self.cipher = NullCipher()  # type: ignore[assignment]
+
+
 class ByPath:
     """A work file that is found by its path each time."""
 
@@ -93,6 +112,7 @@ MUTANTS: list[Mutant] = [
     ("agent.payload.line", "open_frame", _decoded, ("C-14",)),
     ("core.payload", "unpack", _lax_unpack, ("C-14", "C-15")),
     ("agent.payload.stream", "target_path", _any_name, ("C-07",)),
+    ("core.encryption", "_Chunks", NullChunks, ("A-21", "C-16")),
     ("core.types", "digest", _lax_digest, ("C-12",)),
     ("agent.shell", "wants", _short, ("C-13",)),
     ("agent.install.ab.AbInstaller", "_reread", _nothing, ("D-01",)),

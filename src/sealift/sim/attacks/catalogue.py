@@ -55,6 +55,7 @@ MIX, MIS, FORM = "metadata.mixed", "metadata.misdirected", "format.malformed"
 LIMIT, FAIL, SLOW = "format.limit", "transport.failed", "transport.slow"
 NONE, COUNT, HARD = "metadata.no_target", "metadata.counter", "metadata.hardware"
 LEN, DIG, TRUST = "payload.length", "payload.digest", "device.trust"
+DEC = "payload.decrypt"
 BOX, SLOT, BOOT = "payload.container", "device.slot", "device.boot"
 DELEG, SAME, REFUSED = "metadata.delegation", "metadata.mismatch", "policy.refused"
 OK, QUIET = "installed", "no news"
@@ -90,7 +91,7 @@ METADATA = (
     Row("A-18", "Truncation", NET, "the stream cut at every kind of place, with and without an error; resumed later", FAIL + THEN + LEN + THEN + OK),
     Row("A-19", "Resume poisoning", NET, "other bytes after a resume; a wrong range, a wrong length in Content-Range; a changed ETag", DIG + THEN + FAIL + THEN + LEN + THEN + OK),
     Row("A-20", "Drop-request", NET, "all traffic blocked, or reports only: they arrive later, in order", FAIL + THEN + "reports in order", partly="the server's alarm about silence comes with its detections"),
-    Row("A-21", "Eavesdrop", NET, "capture everything; ask for plaintext", later=SEALED),
+    Row("A-21", "Eavesdrop", NET, "everything that is served recorded: no piece of the image, nor its key", "only ciphertext"),
     Row("A-22", "Crypto and parser flood", SRV, "10^5 signatures, 1 500 keys, deep JSON, huge integers: before any crypto, under 100 ms and 10 MiB", LIMIT),
     Row("A-23", "Twin members", SRV, "members twice, case or Unicode twins; then one ECU twice", FORM + THEN + MIS),
     Row("A-24", "Number and type confusion", SRV, "versions and thresholds that are not; a Snapshot as Timestamp; then out of range", FORM + THEN + LIMIT),
@@ -141,7 +142,7 @@ PAYLOAD = (
     Row("C-13", "Short identifiers", MIR, "two images with one 12-digit digest prefix: neither is taken for the other", OK),
     Row("C-14", "Hostile delta", SRV, "huge lengths; streams that do not decode; a wrong result; then 24 hostile deltas beside an honest full container: each tried, the base untouched", LIMIT + THEN + "payload.patch" + THEN + DIG + THEN + OK),
     Row("C-15", "Decompression bomb", SRV, "streams of thousands of times their segment, one inside another, under 100 ms", LIMIT),
-    Row("C-16", "Ciphertext tampering", MIR, "sealed chunks flipped, moved, dropped", later=SEALED),
+    Row("C-16", "Ciphertext tampering", MIR, "chunks flipped, moved, doubled, dropped, cut at a border; wraps changed, for another device, of another version; a key holder's own sealing", DEC + THEN + LEN + THEN + DIG),
 )
 
 DEVICE = (

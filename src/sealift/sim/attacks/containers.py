@@ -1,4 +1,4 @@
-"""Rows C-03 to C-05, C-09, C-10, C-14 and C-15: the container that carries an image.
+"""Rows C-03 to C-05, C-09, C-10 and C-15: the container that carries an image.
 
 Most of them have the Director's stolen keys in the attacker's hands (``boxes``), so
 that the digest of the head stands in nobody's way and the parser has to refuse.

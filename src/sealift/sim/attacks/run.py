@@ -37,6 +37,7 @@ MODULES = (
     "ceremony",
     "containers",
     "deltas",
+    "sealed",
     "payload",
     "device",
     "surroundings",
