@@ -14,6 +14,7 @@ from sealift.core.errors import InvalidConfigError
 if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey
 
+    from sealift.core.hpke import Recipient
     from sealift.sign.ceremony import Plan
     from sealift.sign.desk import Desk
 
@@ -38,6 +39,13 @@ def init(
             help="Take this public key for NAME; its private half is elsewhere.",
         ),
     ] = None,
+    content_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="content-key.json of the server, from its public/: for `pack --seal`.",
+        ),
+    ] = None,
     demo: Annotated[
         bool, typer.Option(help="Mark all keys as demo keys, refused elsewhere.")
     ] = False,
@@ -55,6 +63,7 @@ def init(
     from sealift.repo import online as online_keys
     from sealift.repo.files import read_as
     from sealift.sign import ceremony
+    from sealift.sign.content_key import read_content_key
     from sealift.sign.desk import Policy
 
     public = read_as(
@@ -62,6 +71,7 @@ def init(
         online_keys.BYTES_MAX,
         partial(online_keys.from_json, allow_demo=demo),
     )
+    recipient = None if content_key is None else read_content_key(content_key)
     plan = ceremony.Plan(
         people, threshold, hybrid, _external(external or [], demo=demo)
     )
@@ -84,9 +94,10 @@ def init(
             Policy(demo=demo),
             passphrase=passphrase,
             now=output.now(),
+            content_key=recipient,
             progress=report,
         )
-    _show_desk(made, plan, as_json=as_json)
+    _show_desk(made, plan, recipient, as_json=as_json)
 
 
 def _external(pairs: list[str], *, demo: bool) -> dict[str, SSlibKey]:
@@ -125,7 +136,9 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
     )
 
 
-def _show_desk(desk: Desk, plan: Plan, *, as_json: bool) -> None:
+def _show_desk(
+    desk: Desk, plan: Plan, recipient: Recipient | None, *, as_json: bool
+) -> None:
     roots = {
         repository: f"version {root.version}, expires {root.expires:%Y-%m-%d}"
         for repository, root in desk.roots().items()
@@ -141,6 +154,7 @@ def _show_desk(desk: Desk, plan: Plan, *, as_json: bool) -> None:
         "people": plan.people,
         "hybrid": plan.hybrid,
         "roots": roots,
+        "content_key": recipient and recipient.kid,
     }
 
     def text() -> None:
@@ -151,6 +165,7 @@ def _show_desk(desk: Desk, plan: Plan, *, as_json: bool) -> None:
                 "agreement": f"{plan.threshold} of {plan.people} people sign",
                 "image root": roots["image"],
                 "director root": roots["director"],
+                "seals for": recipient and f"key {recipient.kid} of the server",
             }
         )
         output.note(

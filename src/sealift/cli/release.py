@@ -12,6 +12,7 @@ from sealift.core.errors import RefusedError
 
 if TYPE_CHECKING:
     from sealift.sign.desk import Desk
+    from sealift.sign.payloads import Sealing
     from sealift.sign.release import Release
     from sealift.sign.review import Review
     from sealift.sign.travel import Letter
@@ -65,13 +66,34 @@ def pack(
         Path | None, typer.Option(help="SBOM file; its SHA-256 is signed along.")
     ] = None,
     accept: Accept = None,
+    seal: Annotated[
+        bool,
+        typer.Option(help="Encrypt it for the server whose key the desk has."),
+    ] = False,
+    content_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Encrypt it for this content-key.json, from a server's public/.",
+        ),
+    ] = None,
+    base: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="OLD",
+            help="Also make the delta from this image or release; repeat for several.",
+        ),
+    ] = None,
     preset: Annotated[
         int, typer.Option(min=0, max=9, help="LZMA effort; 9 is slow and small.")
     ] = 6,
     dry_run: output.DryRun = False,
     as_json: output.Json = False,
 ) -> None:
-    """Make the container, the facts and the signing request of a release.
+    """Make the containers, the facts and the signing request of a release.
+
+    Deltas are usually made by the server, of what its devices run. Sealed, without
+    `--base`, devices fetch the full container unless the server may open content keys.
 
     Example: sealift release pack rootfs.img --desk desk --product demo-board
     --component rootfs --version 1.2.0 --hardware-id demo-board-r1 --counter 3
@@ -83,15 +105,19 @@ def pack(
     description = packing.Description(
         product, component, version, tuple(hardware_id), counter
     )
+    opened = Desk.open(desk)
+    sealing = _sealing(opened, content_key) if seal or content_key else None
     with output.progress(as_json=as_json) as report:
         release = packing.pack(
             image,
             out,
             description,
-            Desk.open(desk),
+            opened,
             now=output.now(),
             accept=accept or [],
             sbom=sbom,
+            sealing=sealing,
+            bases=base or [],
             preset=preset,
             dry_run=dry_run,
             progress=report,
@@ -103,7 +129,7 @@ def pack(
             text=lambda: output.note(f"{description.path} could be packed (dry run)"),
         )
     else:
-        _show_release(release, out, as_json=as_json)
+        _show_release(release, out, len(base or []), as_json=as_json)
 
 
 @app.command()
@@ -275,7 +301,7 @@ def publish(
     dry_run: output.DryRun = False,
     as_json: output.Json = False,
 ) -> None:
-    """Upload the container, then the signed Targets; keep them at the desk.
+    """Upload the containers, then the signed Targets; keep them at the desk.
 
     The server checks everything again. Repeating it changes nothing.
 
@@ -296,28 +322,24 @@ def publish(
         )
     raw = signing.finish(letter.request)
     facts = releases.read_release(request) if request.is_dir() else None
-    if facts is not None:
-        releases.container_of(request)
+    containers = releases.containers_of(request) if request.is_dir() else []
     published = None
     if not dry_run:
         with (
             output.progress(as_json=as_json) as report,
             remote.session(server, token_file, ca, profile) as operator,
         ):
-            if facts is not None:
-                operator.upload_container(
-                    facts.container, request / facts.container.name, report
-                )
+            for container, path in containers:
+                operator.upload_container(container, path, report)
             operator.publish_targets(raw)
             if facts is not None:
-                path = facts.listed.artifact.name
-                published = operator.publish_release(
-                    {path: Publication(facts.container)}
-                )
+                how = Publication(facts.container, facts.deltas, facts.seal)
+                published = operator.publish_release({facts.listed.artifact.name: how})
         releases.keep(opened, letter.request, raw, output.now())
     found: dict[str, Any] = {
         "targets_version": letter.request.version,
         "container": None if facts is None else facts.container.name,
+        "deltas": [] if facts is None else [delta.name for delta in facts.deltas],
         "release": None if published is None else published["id"],
         "published": not dry_run,
     }
@@ -376,6 +398,16 @@ def _desk(path: Path) -> Desk:
     from sealift.sign.desk import Desk
 
     return Desk.open(path)
+
+
+def _sealing(desk: Desk, content_key: Path | None) -> Sealing:
+    import secrets
+
+    from sealift.sign.content_key import read_content_key
+    from sealift.sign.payloads import Sealing
+
+    recipient = read_content_key(content_key) if content_key else desk.content_key()
+    return Sealing(recipient, secrets.token_bytes)
 
 
 def _reviewed(
@@ -439,9 +471,14 @@ def _show_status(letter: Letter, *, as_json: bool) -> None:
     output.show(found, as_json=as_json, text=text)
 
 
-def _show_release(release: Release, out: Path, *, as_json: bool) -> None:
+def _show_release(release: Release, out: Path, bases: int, *, as_json: bool) -> None:
     artifact, container = release.listed.artifact, release.container
     found = {"release": str(out), "written": True, **release.to_json()}
+    deltas = [
+        f"{output.size(delta.length)} from {(delta.base_sha256 or b'').hex()[:12]}"
+        for delta in release.deltas
+    ]
+    useless = bases - len(deltas)
 
     def text() -> None:
         output.facts(
@@ -450,10 +487,16 @@ def _show_release(release: Release, out: Path, *, as_json: bool) -> None:
                 "name": artifact.name,
                 "image": f"{output.size(artifact.length)}, {artifact.sha256.hex()}",
                 "container": f"{container.name}, {output.size(container.length)}",
+                "sealed": release.seal and f"for key {release.seal.wrap.kid}",
+                "deltas": ", ".join(deltas) or None,
                 "counter": artifact.release_counter,
                 "hardware": ", ".join(artifact.hardware_ids),
             }
         )
+        if useless:
+            output.note(
+                f"{useless} of {bases} deltas would not be worth it: thrown away"
+            )
         output.note(f"next: sealift release review {out}, then sign {out} --key …")
 
     output.show(found, as_json=as_json, text=text)

@@ -21,6 +21,7 @@ from sealift.repo.policy import introduce, labelled
 from sealift.repo.repository import sign
 from sealift.repo.roots import RoleKeys, author, publish_root, refuse_shared_keys
 from sealift.repo.signers import signer_for
+from sealift.sign.content_key import NAME, write_content_key
 from sealift.sign.desk import REPOSITORIES, Desk, Policy, making
 from sealift.sign.keys import generate, public_to_json
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from securesystemslib.signer import Signer
 
+    from sealift.core.hpke import Recipient
     from sealift.repo.online import OnlineKeys
 
     Report = Callable[[str, int, int], None]
@@ -90,12 +92,14 @@ def hold(
     *,
     passphrase: str | None,
     now: datetime,
+    content_key: Recipient | None = None,
     progress: Report = lambda *_: None,
 ) -> Desk:
     """Make a desk: all offline keys, both first Roots, an empty Image Targets.
 
-    Nothing is left behind if any step fails. Every key file is opened again with the
-    passphrase, and every root key signs its Root, before anybody builds on it.
+    ``content_key`` is the server's, if images are to be sealed. Nothing is left behind
+    if any step fails. Every key file is opened again with the passphrase, and every
+    root key signs its Root, before anybody builds on it.
 
     Raises:
         RefusedError: a shape or key that is refused. InvalidConfigError: the directory
@@ -117,6 +121,8 @@ def hold(
         raw = sign(targets, signers)
         image.check_targets(roots["image"], raw, None, now=now)
         desk.store("image").write("1.targets.json", raw)
+        if content_key is not None:
+            write_content_key(desk.path / NAME, content_key)
     return Desk.open(path)
 
 

@@ -4,6 +4,7 @@
 DESK/keys/NAME.pem                 encrypted private keys, 0600, directory 0700
 DESK/keys/NAME.pub                 their public halves, one TUF key object each
 DESK/metadata/{image,director}/    every Root, and the Targets the desk knows
+DESK/content-key.json              the server's key for content keys, if it was given
 DESK/policy.toml                   lifetimes, and whether this is a demo
 ```
 
@@ -25,10 +26,13 @@ from sealift.core.errors import InvalidConfigError, SealiftError, StateError
 from sealift.repo.files import DirectoryStore, read_bounded, write_atomic
 from sealift.repo.fresh import fresh_directory
 from sealift.repo.repository import file_name, newest, read
+from sealift.sign import content_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
+
+    from sealift.core.hpke import Recipient
 
 __all__ = ["REPOSITORIES", "Desk", "Policy", "making"]
 
@@ -122,6 +126,21 @@ class Desk:
     def keys(self) -> Path:
         """Where the key files lie."""
         return self.path / "keys"
+
+    def content_key(self) -> Recipient:
+        """The server's key that content keys of sealed images are wrapped to.
+
+        Raises:
+            InvalidConfigError: the desk has none. MalformedError, LimitError: damaged.
+        """
+        path = self.path / content_key.NAME
+        if not path.is_file():
+            raise InvalidConfigError(
+                f"{self.path} does not know the server's content-key key",
+                hint=f"carry public/{path.name} from the server to {path}, "
+                f"or name it with --content-key",
+            )
+        return content_key.read_content_key(path)
 
     def store(self, repository: str) -> DirectoryStore:
         """The metadata of one repository as the desk knows it."""

@@ -7,42 +7,38 @@ appears under the release's name before all of it is there.
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealift.core.container import IMAGE_MAX
 from sealift.core.errors import (
     ConflictError,
     InvalidConfigError,
-    LengthError,
-    LimitError,
     RefusedError,
     UnsafeNameError,
 )
-from sealift.core.packer import pack_full
 from sealift.core.streams import PRESET
 from sealift.core.types import Artifact
 from sealift.core.version import compare
+from sealift.payload.images import opened
 from sealift.repo import image, signing
 from sealift.repo.entries import Listed, check_must_match
-from sealift.repo.files import read_bounded, translated, write_atomic
+from sealift.repo.files import read_bounded, write_atomic
 from sealift.repo.fresh import fresh_directory, require_free
+from sealift.sign.image_changes import UNSEALED
+from sealift.sign.payloads import Maker, base_of, require_bases
 from sealift.sign.release import Release, propose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from sealift.core.packer import Packed
+    from sealift.core.types import Container, Seal
     from sealift.sign.desk import Desk
+    from sealift.sign.payloads import Base, Sealing
 
     Report = Callable[[str, int, int], None]
 
@@ -113,46 +109,83 @@ def pack(
     now: datetime,
     accept: Collection[str] = (),
     sbom: Path | None = None,
+    sealing: Sealing | None = None,
+    bases: Sequence[Path] = (),
     preset: int = PRESET,
     dry_run: bool = False,
     progress: Report = lambda *_: None,
 ) -> Release | None:
     """Make the release directory ``target``; ``None`` if ``dry_run`` stopped before.
 
-    ``accept`` may hold ``older-version`` and ``lower-counter``.
+    ``accept`` may hold ``older-version``, ``lower-counter`` and ``unsealed``. A delta
+    is made from each of ``bases`` and kept if it is worth it.
 
     Raises:
         UnsafeNameError, RefusedError: a name, a version that does not go up, a counter
-            that goes down. LimitError: an empty or too large image, or a value out of
-            range. LengthError: the image changed while it was read.
+            that goes down, a sealed line that would be in the open, a base no delta may
+            start from. LimitError: an empty or too large image, or a value out of
+            range. LengthError: the image changed while it was read. DeltaError: a delta
+            could not be made.
         InvalidConfigError, SpaceError: a file cannot be read or written.
     """
     description.check()
     current = desk.targets()
-    known = image.artifacts(current.signed) if current is not None else {}
-    check_line(description, list(known.values()), accept)
+    known = list(image.artifacts(current.signed).values()) if current else []
+    check_line(description, known, accept, sealed=sealing is not None)
     digest = None if sbom is None else _sbom_digest(sbom)
-    with _opened(source) as (descriptor, length):
+    old = [base_of(path) for path in bases]
+    secret = {entry.artifact.sha256 for entry in known if entry.sealed}
+    require_bases(old, secret, sealed=sealing is not None)
+    with opened(source) as found:
         require_free(target)
         if dry_run:
             return None
         with fresh_directory(target, mode=0o755) as draft:
-            packed = _packed(descriptor, length, draft, description, preset, progress)
-            sequence = 1 + max((entry.sequence for entry in known.values()), default=0)
+            maker = Maker(found, source, draft, sealing, progress)
+            packed, full = maker.full(description.file, preset)
+            deltas = _deltas(maker, old, packed, full)
+            artifact = _artifact(description, packed)
+            sequence = 1 + max((entry.sequence for entry in known), default=0)
             release = Release(
-                Listed(_artifact(description, packed), sequence, digest),
-                packed.container(description.file),
+                Listed(artifact, sequence, digest, sealed=sealing is not None),
+                full,
                 sbom.name if sbom is not None else None,
                 source.name,
+                deltas=tuple(deltas),
+                seal=_wrapped(sealing, artifact, full),
             )
             _write_papers(draft, release, desk, now)
         return release
 
 
+def _wrapped(
+    sealing: Sealing | None, artifact: Artifact, full: Container
+) -> Seal | None:
+    if sealing is None:
+        return None
+    return sealing.wrapped(artifact.name, full.sha256)
+
+
+def _deltas(
+    maker: Maker, bases: Sequence[Base], packed: Packed, full: Container
+) -> Iterator[Container]:
+    for base in bases:
+        if base.sha256 == packed.image_sha256:
+            raise RefusedError(f"{base.path} is the very image that is packed")
+        delta = maker.delta(base, packed, full)
+        if delta is not None:
+            yield delta
+
+
 def check_line(
-    description: Description, known: list[Listed], accept: Collection[str]
+    description: Description,
+    known: list[Listed],
+    accept: Collection[str],
+    *,
+    sealed: bool = False,
 ) -> None:
-    """Refuse a version that does not go up, or a counter that goes down (W4).
+    """Refuse a version that does not go up, a counter that goes down (W4), and an image
+    in the open after sealed ones.
 
     Raises:
         RefusedError: with the word that would accept it. ConflictError: that very
@@ -183,56 +216,17 @@ def check_line(
                 f"{other.release_counter} of {other.version}; devices that run it "
                 f"will refuse this one",
             )
+        if entry.sealed and not sealed:
+            _refuse_unless(
+                UNSEALED,
+                accept,
+                f"{other.name} is sealed, and this one would travel in the open",
+            )
 
 
 def _refuse_unless(word: str, accept: Collection[str], reason: str) -> None:
     if word not in accept:
         raise RefusedError(reason, hint=f"if that is meant: --accept {word}")
-
-
-def _packed(
-    descriptor: int,
-    length: int,
-    draft: Path,
-    description: Description,
-    preset: int,
-    progress: Report,
-) -> Packed:
-    """Write the container; threads serve, for LZMA runs outside the interpreter."""
-    before = os.fstat(descriptor)
-    try:
-        with (
-            _pool() as pool,
-            tempfile.TemporaryFile(dir=draft) as spool,
-            (draft / description.file).open("xb") as out,
-        ):
-            packed = pack_full(
-                lambda offset, count: _read_at(descriptor, offset, count),
-                length,
-                spool=spool,
-                out=out,
-                preset=preset,
-                apply=pool.map,
-                progress=lambda done, total: progress("packing", done, total),
-            )
-            out.flush()
-            os.fsync(out.fileno())
-    except OSError as error:
-        raise translated(draft / description.file, error, "written") from error
-    after = os.fstat(descriptor)
-    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-        raise LengthError("the image changed while it was packed", hint="pack it again")
-    return packed
-
-
-@contextmanager
-def _pool() -> Iterator[ThreadPoolExecutor]:
-    """Threads that do not go on with what nobody waits for any more."""
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _artifact(description: Description, packed: Packed) -> Artifact:
@@ -254,39 +248,6 @@ def _write_papers(draft: Path, release: Release, desk: Desk, now: datetime) -> N
     facts = json.dumps(release.to_json(), indent=2, sort_keys=True).encode() + b"\n"
     write_atomic(draft / "release.json", facts, mode=0o644)
     write_atomic(draft / "request.json", request, mode=0o644)
-
-
-# ── files ────────────────────────────────────────────────────────────────────────────
-def _read_at(descriptor: int, offset: int, count: int) -> bytes:
-    pieces = bytearray()
-    while len(pieces) < count:
-        piece = os.pread(descriptor, count - len(pieces), offset + len(pieces))
-        if not piece:
-            break
-        pieces += piece
-    return bytes(pieces)
-
-
-@contextmanager
-def _opened(source: Path) -> Iterator[tuple[int, int]]:
-    """The image's descriptor and length: a regular file, or a block device."""
-    try:
-        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise translated(source, error, "read") from error
-    try:
-        kind = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(kind) and not stat.S_ISBLK(kind):
-            raise InvalidConfigError(f"{source} is neither a file nor a block device")
-        length = os.lseek(descriptor, 0, os.SEEK_END)
-        if not 0 < length <= IMAGE_MAX:
-            raise LimitError(
-                f"{source} has {length} bytes",
-                hint=f"an image has 1 to {IMAGE_MAX} bytes (64 GiB)",
-            )
-        yield descriptor, length
-    finally:
-        os.close(descriptor)
 
 
 def _sbom_digest(path: Path) -> bytes:

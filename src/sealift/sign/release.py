@@ -2,21 +2,23 @@
 
 ```
 REL/PRODUCT-COMPONENT-VERSION.full   the container devices fetch
+REL/NEW-BASE.delta   deltas from the bases it was packed against
 REL/release.json   the facts: artifact, container, where the SBOM is
 REL/request.json   the signing request: Image Targets with the artifact in it
 ```
 
-``pack`` makes them.
+``pack`` makes them. Sealed containers have ``.sealed`` behind their names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sealift.core import fields
 from sealift.core.canonical import parse_object
 from sealift.core.errors import (
     InvalidConfigError,
@@ -24,7 +26,7 @@ from sealift.core.errors import (
     MalformedError,
     StateError,
 )
-from sealift.core.types import Artifact, Container
+from sealift.core.types import Artifact, Container, Seal
 from sealift.repo import image, signing
 from sealift.repo.entries import Listed
 from sealift.repo.files import read_as
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Release",
     "container_of",
+    "containers_of",
     "keep",
     "propose",
     "propose_renewal",
@@ -43,16 +46,23 @@ __all__ = [
 ]
 
 RELEASE_BYTES_MAX = 1 << 20
+DELTAS_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The facts of a packed release; ``release.json``."""
+    """The facts of a packed release; ``release.json``.
+
+    With a ``seal``, which has the content key wrapped for the server, all containers
+    are sealed files.
+    """
 
     listed: Listed
     container: Container
     sbom: str | None = None
     image: str = field(default="", compare=False)
+    deltas: tuple[Container, ...] = ()
+    seal: Seal | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The facts as JSON values."""
@@ -64,6 +74,8 @@ class Release:
             "container": self.container.to_json(),
             "sbom": None if sbom is None else {"name": self.sbom, "sha256": sbom.hex()},
             "image": self.image,
+            "deltas": [delta.to_json() for delta in self.deltas],
+            "sealed": self.seal and self.seal.to_json(),
         }
 
     @classmethod
@@ -78,19 +90,33 @@ class Release:
                 raise ValueError("schema or sequence")
             sbom = found["sbom"]
             digest = None if sbom is None else bytes.fromhex(sbom["sha256"])
+            seal = None
+            if found.get("sealed") is not None:
+                seal = Seal.from_json(fields.member(found, "sealed"))
             listed = Listed(
-                Artifact.from_json(found["artifact"]), found["sequence"], digest
+                Artifact.from_json(found["artifact"]),
+                found["sequence"],
+                digest,
+                sealed=seal is not None,
             )
             return cls(
                 listed,
                 Container.from_json(found["container"]),
                 None if sbom is None else str(sbom["name"]),
                 str(found["image"]),
+                tuple(_deltas(found)),
+                seal,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MalformedError(f"release.json: {error} is missing or wrong") from (
                 error
             )
+
+
+def _deltas(found: dict[str, Any]) -> Iterator[Container]:
+    """The deltas; none in what was packed before there were any."""
+    for delta in fields.items({"deltas": [], **found}, "deltas", DELTAS_MAX):
+        yield Container.from_json(fields.as_object(delta, "delta"))
 
 
 def propose(release: Release, desk: Desk, now: datetime) -> signing.Request:
@@ -128,15 +154,31 @@ def propose_renewal(
 
 
 def container_of(directory: Path) -> Path:
-    """The container file of a release directory, as long as its facts say.
+    """The full container of a release directory, as long as its facts say.
 
     Raises:
         InvalidConfigError, LimitError, MalformedError: the release is not whole.
         LengthError: the container is not the one that was packed.
     """
-    facts = read_release(directory).container
+    return _whole(directory, read_release(directory).container)
+
+
+def containers_of(directory: Path) -> list[tuple[Container, Path]]:
+    """All containers of a release directory, the full one first.
+
+    Raises:
+        as :func:`container_of`.
+    """
+    release = read_release(directory)
+    return [
+        (container, _whole(directory, container))
+        for container in (release.container, *release.deltas)
+    ]
+
+
+def _whole(directory: Path, facts: Container) -> Path:
     path = directory / facts.name
-    if not path.is_file():
+    if path.parent != directory or not path.is_file():
         raise InvalidConfigError(f"{path} is missing", hint="pack the release again")
     if path.stat().st_size != facts.length:
         raise LengthError(
