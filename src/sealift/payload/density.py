@@ -9,6 +9,7 @@ offset, and the entropy of what follows.
 from __future__ import annotations
 
 import math
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,8 @@ BLOCK: Final = 4096
 DENSE: Final = 7.8
 """Bits per byte above which a block counts as compressed or encrypted. Machine code
 stays below 7, lz4 reaches it nearly always, deflate, xz and zstd always."""
+INCOMPRESSIBLE: Final = 0.9
+"""A dense block does not come out shorter than this share of itself."""
 ALIGNMENT: Final = 512
 """Where a stream may begin; file systems and partitions keep to it."""
 SAMPLES: Final = 16
@@ -79,7 +82,10 @@ def is_dense(block: bytes) -> bool:
         return False
     # Chance fills n bytes with about 128/(n ln 2) bits less than eight, each (Miller).
     shortfall = 255 / (2 * math.log(2)) * (1 / len(block) - 1 / BLOCK)
-    return entropy(block) > DENSE - max(0.0, shortfall)
+    if entropy(block) <= DENSE - max(0.0, shortfall):
+        return False
+    # All byte values may be equally frequent and yet repeat themselves.
+    return len(zlib.compress(block, 1)) > INCOMPRESSIBLE * len(block)
 
 
 def measure(offset: int, data: bytes) -> Density:

@@ -52,7 +52,7 @@ def settle(tree: Path, time: int = TIME) -> None:
 
 
 def build(
-    tree: Path, image: Path, *options: str, size: str = "8M", block: int = 4096
+    tree: Path, image: Path, *options: str, size: str = "6M", block: int = 4096
 ) -> Path:
     """The tree as a file system with those options; its own times are steady."""
     environ = {**os.environ, "E2FSPROGS_FAKE_TIME": str(TIME), "LC_ALL": "C"}
