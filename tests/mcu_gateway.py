@@ -13,7 +13,7 @@ import pytest
 
 from sealift.agent.boot.link import LinkBoot
 from sealift.agent.install.ab import AbInstaller
-from sealift.agent.install.mcu import HOME_BYTES, Copies, Courier, McuInstaller
+from sealift.agent.install.mcu import Copies, Courier, McuInstaller
 from sealift.agent.journal import JOURNAL_BYTES, Floors, Journal
 from sealift.agent.link import PatientLink
 from sealift.agent.machine import Idle, wants
@@ -188,7 +188,7 @@ class Gateway:
         boot, copies = LinkBoot(link), Copies(slots)
         inner = AbInstaller(boot, slots, boot.boot_id, tries=1)
         courier = Courier(link, copies, self._patches, lambda: self.clock.sleep(1))
-        home = Record(FlashCells(self.flash, "mcu"), limit=HOME_BYTES)
+        home = Record(FlashCells(self.flash, "mcu"), limit=JOURNAL_BYTES)
         return McuInstaller(inner, copies, courier, link, home)
 
     def settle(self) -> Gateway:

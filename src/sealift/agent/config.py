@@ -69,6 +69,8 @@ class Component:
     """One updatable component (an ECU on the wire); ``slots`` are those of a and b.
 
     ``factory`` is the file that names the image it was made with; empty: none does.
+    ``link`` is the program that talks to it, if it is a microcontroller behind this
+    device, else empty.
     """
 
     ecu_id: str
@@ -77,6 +79,8 @@ class Component:
     factory: str
     tries: int
     trial_seconds: float
+    link: tuple[str, ...]
+    link_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,11 @@ def argv(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def program(value: object) -> tuple[str, ...]:
+    """A program with its arguments, or an empty list for none."""
+    return () if value == [] else argv(value)
+
+
 def restart(value: object) -> tuple[str, ...]:
     """``"exit"``, which is the empty program, or a program with its arguments."""
     return () if value == "exit" else argv(value)
@@ -217,6 +222,8 @@ SETTINGS = (
     Setting("component", "factory", optional_path, "", '""', 'what the factory put into the slot that runs, as `sealift device provision --factory` writes it; `""`: unknown until the first update'),
     Setting("component", "tries", count(1, 16), 1, "1", "starts the loader grants a new slot"),
     Setting("component", "trial_seconds", number(1, _DAY), 300.0, "300", "time a new slot has to earn its confirm", "seconds"),
+    Setting("component", "link", program, (), "[]", "program that talks to the microcontroller this component is (docs/microcontrollers.md); an empty list: it is this device itself"),
+    Setting("component", "link_seconds", number(0.1, 3600), 60.0, "60", "time one call of that program may take", "seconds"),
     Setting("health", "name", text, REQUIRED, '"service"', "name of the check in reports"),
     Setting("health", "command", argv, REQUIRED, '["/usr/bin/true"]', "program of the check; status 0 is healthy; runs in a clean environment"),
     Setting("health", "deadline", number(0.1, 3600), 30.0, "30", "time it may take; a hang counts as unhealthy", "seconds"),

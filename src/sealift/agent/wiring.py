@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from sealift.agent.config import Config
     from sealift.agent.gate import Policy
     from sealift.agent.install.ab import AbInstaller
+    from sealift.agent.install.mcu import McuInstaller
     from sealift.agent.journal import Floors, Journal
     from sealift.agent.ports import Answer, Clock, Fill, Moved, Progress, Transport
     from sealift.agent.record import Record
     from sealift.agent.report import Self
     from sealift.agent.shell import Component
-    from sealift.agent.slot import WorkFiles
+    from sealift.agent.slot import PathSlots, WorkFiles
     from sealift.core.types import Artifact, Instruction
 
 BUILD_TIME = datetime(2026, 11, 1, tzinfo=UTC)
@@ -46,6 +47,9 @@ earlier (1.4 of ``uptane.md``)."""
 
 AGENT = "sealift-agent 0.1.0"
 """What a report calls this agent; a test compares it with the distribution."""
+
+LINK_PAUSE_SECONDS = 1.0
+"""How long a link to a microcontroller rests before it is tried again."""
 
 RESTART_SECONDS = 60.0
 """How long the program that restarts the machine may take to return."""
@@ -150,29 +154,69 @@ class Offline:
 def component(
     config: Config, way: Transport, clock: Clock, progress: Progress
 ) -> Component:
-    """The one component of this device: A/B slots, a loader, health checks."""
+    """The one component of this device: slots, an installer, health checks."""
     from sealift.agent.health import CommandCheck, CommandHealth
-    from sealift.agent.install.ab import AbInstaller
     from sealift.agent.payload import clear
     from sealift.agent.shell import Component
-    from sealift.agent.slot import PathSlots, WorkFiles
+    from sealift.agent.slot import WorkFiles
 
-    part, loader = config.components[0], boot(config)
-    slots = PathSlots(dict(zip(Slot, part.slots, strict=True)))
-    work = WorkFiles(config.state)
+    part, work = config.components[0], WorkFiles(config.state)
     checks = [CommandCheck(c.name, c.command, c.deadline) for c in config.health]
-    installer = AbInstaller(loader, slots, loader.boot_id, tries=part.tries)
+    installer, start_anew = (
+        _behind_a_link(config, way, work, clock) if part.link else _here(config)
+    )
     return Component(
         ecu_id=part.ecu_id,
         installer=installer,
         fill=lambda order, base: _fill(config, way, work, progress, order, base),
-        restart=lambda: restart(config.boot.restart),
+        restart=start_anew,
         health=CommandHealth(checks, clock),
         factory=(lambda: _factory(part, installer)) if part.factory else None,
         trial_seconds=part.trial_seconds,
         moved=lambda order: _moved(work, order),
         clear=lambda: clear(work),
     )
+
+
+def _here(config: Config) -> tuple[AbInstaller, Callable[[], None]]:
+    """The installer of this device itself, and what restarts it."""
+    from sealift.agent.install.ab import AbInstaller
+
+    part, loader = config.components[0], boot(config)
+    installer = AbInstaller(loader, _slots(part), loader.boot_id, tries=part.tries)
+    return installer, lambda: restart(config.boot.restart)
+
+
+def _behind_a_link(
+    config: Config, way: Transport, work: WorkFiles, clock: Clock
+) -> tuple[McuInstaller, Callable[[], None]]:
+    """The installer of a microcontroller, and what restarts that."""
+    from sealift.agent.boot.link import LinkBoot
+    from sealift.agent.install.ab import AbInstaller
+    from sealift.agent.install.mcu import Copies, Courier, McuInstaller
+    from sealift.agent.link import CommandLink, PatientLink
+    from sealift.agent.payload import PatchFile
+
+    part, most = config.components[0], config.transfer.bytes_max or None
+    slots, patient = _slots(part), lambda: clock.sleep(LINK_PAUSE_SECONDS)
+    link = PatientLink(CommandLink(part.link, clock, part.link_seconds), patient)
+    loader, copies = LinkBoot(link), Copies(slots)
+    installer = McuInstaller(
+        AbInstaller(loader, slots, loader.boot_id, tries=1),
+        copies,
+        Courier(
+            link, copies, lambda o, patch: PatchFile(o, patch, way, work, most), patient
+        ),
+        link,
+        _record(config, "mcu", "image to go back to"),
+    )
+    return installer, installer.restart
+
+
+def _slots(part: Part) -> PathSlots:
+    from sealift.agent.slot import PathSlots
+
+    return PathSlots(dict(zip(Slot, part.slots, strict=True)))
 
 
 def _fill(
@@ -228,7 +272,7 @@ def _moved(work: WorkFiles, order: Instruction) -> Moved | None:
         return None
 
 
-def _factory(part: Part, installer: AbInstaller) -> Artifact | None:
+def _factory(part: Part, installer: AbInstaller | McuInstaller) -> Artifact | None:
     """The image the factory names, if it is what runs; a lie is logged and unknown."""
     named = identity.factory_image(part)
     if named is None:

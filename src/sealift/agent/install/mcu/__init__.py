@@ -20,6 +20,6 @@ is not sent. Without a patch, a base for it or a loader that takes it, the image
 
 from sealift.agent.install.mcu.copies import Copies
 from sealift.agent.install.mcu.courier import Courier, PatchSource
-from sealift.agent.install.mcu.installer import HOME_BYTES, McuInstaller
+from sealift.agent.install.mcu.installer import McuInstaller
 
-__all__ = ["HOME_BYTES", "Copies", "Courier", "McuInstaller", "PatchSource"]
+__all__ = ["Copies", "Courier", "McuInstaller", "PatchSource"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sealift.agent.ports import Armed, Feature, Probe, Running
 from sealift.core.errors import BootError, FormatError, SlotError
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from sealift.agent.ports import Fill, Installer, Link, Unit
     from sealift.agent.record import Record
     from sealift.core.types import Artifact, Instruction
-
-HOME_BYTES: Final = 512
-"""The limit the record of the way home is to be opened with."""
 
 
 class McuInstaller:
