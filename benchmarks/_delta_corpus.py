@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from benchmarks._delta_firmware import make_firmware
 from benchmarks.common import MIB
@@ -243,3 +244,25 @@ PAIRS: dict[str, Callable[[Corpus, Path], None]] = {
     "rootfs": Corpus.root_file_system,
 }
 """Every pair, from the smallest to the largest."""
+
+DEFAULT = [name for name in PAIRS if name != "generated"]
+"""All that is real."""
+
+SPARSE_STEP = 64 * MIB
+SPARSE_PIECE = MIB // 4
+
+
+def sparse_pair(place: Path, gib: int) -> Pair:
+    """Two images of so many GiB: mostly holes, here and there noise that changes."""
+    pair = Pair(f"sparse-{gib}-gib", place / "old", place / "new")
+    for path, shift in ((pair.old, 0), (pair.new, 4096)):
+        chance = Random("what both images hold")
+        with path.open("wb") as file:
+            file.truncate(gib << 30)
+            for at in range(0, gib << 30, SPARSE_STEP):
+                file.seek(at + shift)
+                file.write(chance.randbytes(SPARSE_PIECE))
+    with pair.new.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    return pair
