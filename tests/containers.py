@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from io import BytesIO
+from itertools import islice
 
 from sealift.core.container import (
     HEADER_SIZE,
@@ -161,8 +162,9 @@ def _made(
         return make_segment(plain)
     if isinstance(how, int):
         return Made.of(Op.COPY, plain, base_offset=how)
-    source = Base(reader(base), len(base))
-    return Made.of(Op.DELTA, plain, encode_delta(plain, offset, how, source, stream))
+    frame = encode_delta(plain, offset, how, Base(reader(base), len(base)), stream)
+    small = len(frame) < len(plain)
+    return Made.of(Op.DELTA, plain, frame) if small else make_segment(plain)
 
 
 def _case(name: str, image: bytes, packed: Packed, out: BytesIO, file: str) -> Case:
@@ -295,16 +297,16 @@ def applied(
     """What sound extents make: the format in its plainest words, byte by byte."""
     out, differences, literals = bytearray(), iter(difference), iter(literal)
     for op, length, source in extents:
-        for at in range(source, source + length):
-            match op:
-                case Op.COPY:
-                    out.append(base[at])
-                case Op.DELTA:
-                    out.append((base[at] + next(differences)) % 256)
-                case Op.REPLACE:
-                    out.append(next(literals))
-                case Op.ZERO:
-                    out.append(0)
+        found = base[source : source + length]
+        match op:
+            case Op.COPY:
+                out += found
+            case Op.DELTA:
+                out += bytes(byte + next(differences) & 255 for byte in found)
+            case Op.REPLACE:
+                out += bytes(islice(literals, length))
+            case Op.ZERO:
+                out += bytes(length)
     return bytes(out)
 
 

@@ -68,6 +68,7 @@ class Op(IntEnum):
     DELTA = 3
 
 
+_KINDS: Final = {bytes([op]): op for op in Op}
 _FRAMED: Final = frozenset({Op.REPLACE, Op.DELTA})
 _ONLY_DELTA: Final = frozenset({Op.COPY, Op.DELTA})
 
@@ -398,10 +399,9 @@ def _segment(
     header: Header, index: int, digest: bytes, entries: _Cursor, frame_offset: int
 ) -> Segment:
     """Parse one entry."""
-    code = entries.take(1)[0]
-    if code > max(Op):
+    op, offset = _KINDS.get(entries.take(1)), index * header.segment_size
+    if op is None:
         raise ContainerError("container: unknown kind of segment", segment=index)
-    op, offset = Op(code), index * header.segment_size
     length = min(header.segment_size, header.image_length - offset)
     if op is Op.ZERO:
         return Segment(index, offset, length, digest, op)

@@ -41,13 +41,14 @@ def read_varint(
         PayloadError: of class ``error``; ``raw`` ends inside it, or it is padded.
         LimitError: it is longer than nine bytes.
     """
-    value = 0
-    for place, byte in enumerate(raw[at : at + VARINT_MAX]):
-        value |= (byte & 0x7F) << 7 * place
+    value = shift = 0
+    for byte in raw[at : at + VARINT_MAX]:
+        value |= (byte & 0x7F) << shift
+        shift += 7
         if byte < 0x80:
-            if byte == 0 and place:
+            if byte == 0 and shift > 7:
                 raise error("payload: a varint is not in its shortest form")
-            return value, at + place + 1
+            return value, at + shift // 7
     if len(raw) - at < VARINT_MAX:
         raise error("payload: a varint is cut short")
     raise LimitError("payload: a varint is longer than nine bytes")

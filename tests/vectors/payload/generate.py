@@ -173,6 +173,7 @@ def deltas() -> Iterator[Case]:
     name = "streams with other parameters of LZMA"
     yield small(name, extents, bytes(400), text(400), otherwise)
     yield many_ops("65 536 ops", 65_536)
+    yield small_delta()
 
 
 def copy(length: int, at: int) -> Extent:
@@ -269,11 +270,19 @@ def hostile_delta_heads() -> Iterator[Case]:
     yield replace(bad, error="payload.digest")
 
 
+OPS = [added(500, 20), literal(100), copy(100, 900), zero(200)]
+SUMS, WORDS = bytes(500), text(100, 5)
+
+
+def small_delta() -> Case:
+    """The sound frame that the hostile ones below are made of."""
+    return small("a small delta", OPS, SUMS, WORDS)
+
+
 def hostile_delta_frames() -> Iterator[Case]:
     """Around one sound frame: 500 added, 100 literal, 100 copied, 200 zero bytes."""
     patch, limit = "payload.patch", "format.limit"
-    ops = [added(500, 20), literal(100), copy(100, 900), zero(200)]
-    sums, words = bytes(500), text(100, 5)
+    ops, sums, words = OPS, SUMS, WORDS
     image = applied(ops, SMALL, sums, words)
     plain = control_of(ops, 0)
     packed = control_of([*ops[:3], *[zero(1)] * 200], 0)
@@ -294,8 +303,7 @@ def hostile_delta_frames() -> Iterator[Case]:
         )
 
     first, rest = ops[0], ops[1:]
-    rows: list[tuple[str, str | None, bytes]] = [
-        ("the frame all others are made of", None, ops_of(*ops)),
+    rows: list[tuple[str, str, bytes]] = [
         ("ops one byte short", patch, ops_of(*ops[:3], zero(199))),
         ("ops one byte long", patch, ops_of(*ops[:3], zero(201))),
         ("an op of no bytes", patch, ops_of(zero(0), *ops)),
