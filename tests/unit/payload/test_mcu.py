@@ -1,0 +1,165 @@
+"""Patches for microcontrollers as the desk makes, checks and offers them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from typing import Any
+
+import pytest
+
+from sealift.core import mcu as bounds
+from sealift.core.errors import (
+    DeltaWrongError,
+    InvalidConfigError,
+    LimitError,
+    MissingToolError,
+    PatchError,
+)
+from sealift.core.types import Patch, PatchKind
+from sealift.payload.mcu import Recipe, check, choose, make, patch_name, worth
+from tests.mcu_gateway import NEW, OLD, artifact, code
+
+pytest.importorskip("detools", reason="needs the extra mcu")
+
+SEQUENTIAL = Recipe(PatchKind.SEQUENTIAL)
+IN_PLACE = Recipe(
+    PatchKind.IN_PLACE, memory_size=8192, segment_size=512, minimum_shift=512
+)
+recipes = pytest.mark.parametrize(
+    "recipe", [SEQUENTIAL, IN_PLACE], ids=["sequential", "in place"]
+)
+
+
+def made(recipe: Recipe, old: bytes = OLD, new: bytes = NEW) -> tuple[Patch, bytes]:
+    raw = make(old, new, recipe)
+    return recipe.facts("p", old, raw), raw
+
+
+@recipes
+@pytest.mark.parametrize("length", [1, 511, 512, 513, 5000, 7680])
+def test_what_is_made_passes_both_decoders(recipe: Recipe, length: int) -> None:
+    """Any base, lengths around a segment, as much as the flash holds."""
+    for old in (OLD, code(length, "old"), b"x"):
+        for new in (code(length, "new"), old[len(old) // 2 :] + old[: len(old) // 2]):
+            facts, raw = made(recipe, old, new)
+            check(old, raw, facts, artifact(new, "2.0", 2))
+
+
+@recipes
+@pytest.mark.parametrize(("window", "lookahead"), [(4, 3), (10, 5), (15, 14)])
+def test_windows_are_those_of_the_recipe(
+    recipe: Recipe, window: int, lookahead: int
+) -> None:
+    """What the loader was built for is what the patch is made with."""
+    other = dataclasses.replace(recipe, window=window, lookahead=lookahead)
+    facts, raw = made(other)
+    assert (facts.window, facts.lookahead) == (window, lookahead)
+    check(OLD, raw, facts, artifact(NEW, "2.0", 2))
+
+
+@recipes
+def test_a_patch_to_another_image_does_not_count(recipe: Recipe) -> None:
+    """Neither do damaged bytes, nor a base that is another one: delta.wrong."""
+    facts, raw = made(recipe)
+    image = artifact(NEW, "2.0", 2)
+    other = artifact(NEW[:-1] + b"!", "2.0", 2)
+    for base, bytes_, wanted in (
+        (OLD, raw, other),
+        (OLD, raw[:-1], image),
+        (OLD[1:] + b"x", raw, image),
+    ):
+        with pytest.raises(DeltaWrongError):
+            check(base, bytes_, facts, wanted)
+
+
+def test_images_that_do_not_fit_the_flash_get_no_patch() -> None:
+    """Refused before detools begins: format.limit or payload.patch."""
+    with pytest.raises(PatchError):
+        make(OLD, code(8193, "too large"), IN_PLACE)
+    with pytest.raises(LimitError):
+        make(b"", NEW, SEQUENTIAL)
+    with pytest.raises(LimitError):
+        make(OLD, bytes(bounds.PATCH_MAX + 1), SEQUENTIAL)
+
+
+def test_a_full_flash_moves_by_the_minimum() -> None:
+    """No room above the old image: what does not fit is not used as base."""
+    old = code(8192, "full")
+    facts, raw = made(IN_PLACE, old, code(8100, "full"))
+    assert facts.shift_size == IN_PLACE.minimum_shift
+    check(old, raw, facts, artifact(code(8100, "full"), "2.0", 2))
+
+
+def test_without_the_library_there_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """config.missing, and what to install."""
+    monkeypatch.setitem(sys.modules, "detools", None)
+    with pytest.raises(MissingToolError) as caught:
+        make(OLD, NEW, SEQUENTIAL)
+    assert "sealift[mcu]" in str(caught.value.hint)
+
+
+WRONG_RECIPES: list[dict[str, Any]] = [
+    {"window": 16},
+    {"lookahead": 8},
+    {"lookahead": 2},
+    {"memory_size": 4096},
+    {"kind": PatchKind.IN_PLACE},
+    {"kind": PatchKind.IN_PLACE, "memory_size": 4096, "segment_size": 4096},
+    {
+        "kind": PatchKind.IN_PLACE,
+        "memory_size": 4096,
+        "segment_size": 1000,
+        "minimum_shift": 1000,
+    },
+    {
+        "kind": PatchKind.IN_PLACE,
+        "memory_size": 4096,
+        "segment_size": 128,
+        "minimum_shift": 128,
+    },
+]
+
+
+@pytest.mark.parametrize("change", WRONG_RECIPES, ids=str)
+def test_a_recipe_by_which_nothing_can_be_made_is_refused(
+    change: dict[str, Any],
+) -> None:
+    """config.invalid, when the settings are read."""
+    SEQUENTIAL.check()
+    IN_PLACE.check()
+    with pytest.raises(InvalidConfigError):
+        dataclasses.replace(SEQUENTIAL, **change).check()
+
+
+@recipes
+def test_a_recipe_comes_back_from_json(recipe: Recipe) -> None:
+    """As a process of its own gets it."""
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_the_patch_of_the_right_kind_and_base_is_offered() -> None:
+    """Made by the recipe of the type, from what the component runs; else none."""
+    base = hashlib.sha256(OLD).digest()
+    offers = tuple(it.facts("p", OLD, b"raw") for it in (SEQUENTIAL, IN_PLACE))
+    assert choose(offers, IN_PLACE, base) == offers[1]
+    assert choose(offers, SEQUENTIAL, base) == offers[0]
+    assert choose(offers, None, base) is None
+    assert choose(offers, SEQUENTIAL, None) is None
+    assert choose(offers, SEQUENTIAL, bytes(32)) is None
+    assert choose(offers, dataclasses.replace(SEQUENTIAL, window=9), base) is None
+    assert choose((), SEQUENTIAL, base) is None
+
+
+def test_a_patch_nearly_as_long_as_the_image_is_not_worth_it() -> None:
+    """Eighty of a hundred are, eighty-one are not."""
+    facts = SEQUENTIAL.facts("p", OLD, bytes(80))
+    assert worth(facts, 100)
+    assert not worth(dataclasses.replace(facts, length=81), 100)
+
+
+def test_names_tell_the_pair_and_the_kind() -> None:
+    """Two kinds between the same images are two files."""
+    names = {patch_name(b"\1" * 32, b"\2" * 32, kind) for kind in PatchKind}
+    assert names == {f"{'01' * 32}-{'02' * 32}.{end}" for end in ("patch", "inplace")}
