@@ -73,7 +73,9 @@ def office(tmp_path: Path) -> Iterator[Office]:
     for secret in ("operator.token", "server.toml"):
         (tmp_path / secret).chmod(0o600)
     (tmp_path / "passphrase").write_text("correct horse\n")
-    (tmp_path / "rootfs.img").write_bytes(os.urandom(3 << 20) + bytes(5 << 20))
+    image = os.urandom(3 << 20) + bytes(5 << 20)
+    (tmp_path / "rootfs.img").write_bytes(image)
+    (tmp_path / "rootfs-1.3.0.img").write_bytes(image[:70_000] + b"new" + image)
     (tmp_path / "sbom.json").write_text("{}\n")
     found.sh("cp srv/public/online-keys.json .")
     found.sh("sealift server init new")

@@ -76,7 +76,7 @@ def base_of(path: Path) -> Base:
             nor a whole release.
     """
     if not path.is_dir():
-        return Base(path, digest_of(path), Source(path))
+        return Base(path, digest_of(path), Source(path.absolute()))
     release = read_release(path)
     if release.seal is not None:
         raise RefusedError(
@@ -84,7 +84,7 @@ def base_of(path: Path) -> Base:
             hint="give the image it was packed from",
         )
     artifact = release.listed.artifact
-    source = Source(container_of(path), artifact, release.container)
+    source = Source(container_of(path).absolute(), artifact, release.container)
     return Base(path, artifact.sha256, source)
 
 
@@ -158,7 +158,7 @@ class Maker:
         seal = self.sealing.fresh() if self.sealing else None
         name = f"{packed.image_sha256.hex()}-{base.sha256.hex()}.delta"
         name += SUFFIX if seal else ""
-        job = Job(base.source, Source(self.path), seal=seal)
+        job = Job(base.source, Source(self.path.absolute()), seal=seal)
         report = run(job, self.directory / name, progress=self.progress)
         found = report.packed
         if (found.image_sha256, found.base_sha256) != (

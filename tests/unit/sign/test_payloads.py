@@ -222,6 +222,20 @@ def test_a_delta_from_each_base_makes_the_image(
     assert rebuilt(plain, release.listed.artifact, delta, OLD) == NEW
 
 
+def test_names_relative_to_where_one_stands_are_understood(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that makes a delta stands elsewhere."""
+    written(tmp_path / "old.img", OLD)
+    monkeypatch.chdir(tmp_path)
+    release = packed(desk, Path("rel"), bases=[Path("old.img")])
+    assert len(release.deltas) == 1
+    found = packed(desk, Path("two"), described("2.0.0"), bases=[], content=OLD)
+    assert found.deltas == ()
+    again = packed(desk, Path("three"), described("3.0.0"), bases=[Path("two")])
+    assert len(again.deltas) == 1
+
+
 def test_a_plain_release_is_a_base_and_a_sealed_one_is_not(
     desk: Desk, tmp_path: Path
 ) -> None:
