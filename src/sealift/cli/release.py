@@ -370,10 +370,11 @@ def list_releases(
             "length": entry.artifact.length,
             "hardware_ids": list(entry.artifact.hardware_ids),
             "sha256": entry.artifact.sha256.hex(),
+            "sealed": entry.sealed,
         }
         for entry in sorted(found.values(), key=lambda entry: entry.sequence)
     ]
-    columns = ("sequence", "name", "counter", "length", "hardware_ids")
+    columns = ("sequence", "name", "counter", "length", "sealed", "hardware_ids")
     output.show(
         rows,
         as_json=as_json,
@@ -385,6 +386,7 @@ def list_releases(
                     row["name"],
                     row["counter"],
                     output.size(int(str(row["length"]))),
+                    row["sealed"],
                     ", ".join(row["hardware_ids"]),  # type: ignore[arg-type]
                 ]
                 for row in rows

@@ -17,8 +17,11 @@ from typing import Any
 import pytest
 
 from sealift.cli.main import main
+from sealift.core.hpke import PrivateKey
 from sealift.repo import online
 from sealift.repo.signing import finish
+from sealift.sign.content_key import write_content_key
+from sealift.sign.desk import Desk
 from sealift.sign.travel import Letter
 
 Run = Callable[..., Any]
@@ -158,6 +161,49 @@ def test_a_passphrase_may_be_wrong(run: Run, office: Path) -> None:
         found = run("release", "sign", "rel", *key, file, status=8)
         assert found["error"]["code"] == "key.passphrase"
     assert (office / "rel/request.json").read_bytes() == before
+
+
+def test_a_sealed_release_with_a_delta(
+    run: Run, office: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sealed for the key the desk has or is told; without one the hint says where."""
+    key = PrivateKey("x25519", bytes([9] * 32)).recipient
+    write_content_key(office / "content-key.json", key)
+    (office / "old").write_bytes(b"image" * 4999 + b"x" * 5)
+    words = (*PACK, "--version", "1.0.0")
+    found = run(*words, "--out", "rel", "--seal", status=2)["error"]
+    assert found["code"] == "config.invalid"
+    assert "content-key.json" in found["hint"]
+    named = ("--content-key", "content-key.json")
+    run(*words, "--out", "rel", *named, "--base", "old", "--dry-run")
+    assert not (office / "rel").exists()
+    found = run(*words, "--out", "rel", *named)
+    assert found["sealed"]["wrap"]["kid"] == key.kid
+    shutil.copy("content-key.json", "desk/")
+    capsys.readouterr()
+    assert main([*words, "--out", "two", "--seal", "--base", "old"]) == 0
+    printed = capsys.readouterr()
+    assert f"for key {key.kid}" in printed.out
+    assert "1 of 1 deltas would not be worth it" in printed.err
+    assert sorted(path.name for path in (office / "two").iterdir()) == [
+        "board-rootfs-1.0.0.full.sealed",
+        "release.json",
+        "request.json",
+    ]
+
+
+def test_a_desk_is_made_with_the_servers_key(run: Run, office: Path) -> None:
+    """`init --content-key` keeps it; a spoilt one stops the ceremony before it."""
+    key = PrivateKey("p256", bytes([9] * 32)).recipient
+    write_content_key(office / "content-key.json", key)
+    words = ["init", "desk2", "--online", "online-keys.json"]
+    words += ["--passphrase-file", "pass", "--content-key", "content-key.json"]
+    assert run(*words)["content_key"] == key.kid
+    assert Desk.open(office / "desk2").content_key() == key
+    (office / "content-key.json").write_text('{"v": 1}')
+    words[1] = "desk3"
+    run(*words, status=3)
+    assert not (office / "desk3").exists()
 
 
 def test_dry_runs_write_nothing(run: Run, office: Path) -> None:
