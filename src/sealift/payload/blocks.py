@@ -19,8 +19,8 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 from sealift.payload.covers import Covers
+from sealift.payload.extents import Extents
 from sealift.payload.images import PIECE, pieces
-from sealift.payload.streams import Extents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -38,11 +38,13 @@ def hdiffpatch_covers(base: bytes, new: bytes) -> Iterator[Cover]:
     """
     try:
         import hdiffpatch
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingToolError(
             "making deltas needs the package hdiffpatch",
             hint="install the extra: sealift[sign]",
         ) from error
+    except ImportError as error:
+        raise EngineError("delta: the match engine does not load") from error
     try:
         found = hdiffpatch.diff(base, new, compression="none", validate=False)
     except hdiffpatch.HDiffPatchError as error:

@@ -50,11 +50,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of it. ``kinds`` counts segments and their frame bytes by kind."""
+    """What came of it. ``kinds`` counts segments and their frame bytes by kind.
+
+    ``cpu_seconds`` and ``memory`` (peak, bytes) are what a process of its own took to
+    make and to check it; zero where it was made in this one.
+    """
 
     packed: Packed
     strategy: Strategy
     kinds: dict[Op, tuple[int, int]]
+    cpu_seconds: float = 0.0
+    memory: int = 0
 
     def worth(self, full_length: int) -> bool:
         """Whether devices are better off with it than with the full container."""

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 from sealift.payload.blocks import block_size, find_shared
 from sealift.payload.covers import Covers, checked, merged
+from sealift.payload.extents import placed
 from sealift.payload.images import pieces
-from sealift.payload.streams import placed
 from sealift.payload.windows import engine_memory, width_for, windows
 
 if TYPE_CHECKING:

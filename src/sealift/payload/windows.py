@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from sealift.core.errors import DeltaMemoryError
+from sealift.payload.extents import Extents
 from sealift.payload.images import PIECE, exactly
-from sealift.payload.streams import Extents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

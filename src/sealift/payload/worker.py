@@ -1,0 +1,224 @@
+"""Inside the fence: one delta made, or one checked, by a process that does only that.
+
+The request comes by standard input, one line of JSON; progress and the result go out by
+standard output, a line each. Before it does anything the process puts limits on itself
+(address space, CPU time, file sizes, open files, no core files), becomes nice, and
+arranges to be killed when its parent is gone. Its scratch files have no names: they
+vanish with it. What is plain of a sealed image is in memory files only, if at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from sealift.core.container import open_head
+from sealift.core.delta import Base
+from sealift.core.errors import (
+    DeltaCrashedError,
+    DeltaMemoryError,
+    DeltaWrongError,
+    FormatError,
+    PayloadError,
+    SealiftError,
+    SpaceError,
+)
+from sealift.core.payload import check_frame, open_frame
+from sealift.core.types import Artifact, Container
+from sealift.payload.images import opened
+from sealift.payload.job import THREADS, Job, SealWith, Source, report_to_json
+from sealift.payload.make import make_delta
+from sealift.payload.sealing import seal_container
+from sealift.payload.sources import open_images, plain_view, scratch_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sealift.payload.images import Image
+    from sealift.payload.make import Report
+
+    Request = Mapping[str, Any]
+
+NICE: Final = 10
+_FILES: Final = 64
+_LINE_MAX: Final = 1 << 20
+
+
+def main(command: str) -> int:
+    """Do what the request says; the exit status, 0 also for an error that was told."""
+    request = json.loads(sys.stdin.buffer.readline(_LINE_MAX))
+    _fence(request["limits"])
+    _die_with(sys.stdin.fileno())
+    try:
+        told = {"done": _COMMANDS[command](request)}
+    except SealiftError as error:
+        told = {"error": error.to_json()}
+    except MemoryError:
+        told = {"error": DeltaMemoryError("delta: out of memory").to_json()}
+    except OSError as error:
+        told = {"error": SpaceError(f"delta: {error.strerror or error}").to_json()}
+    except Exception as error:  # noqa: BLE001 -- no traceback reaches a user
+        kind = type(error).__name__
+        told = {"error": DeltaCrashedError(f"delta: {kind}: {error}").to_json()}
+    _tell(told)
+    return 0
+
+
+def _tell(line: Mapping[str, object]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+# ── the fence ────────────────────────────────────────────────────────────────────────
+def _fence(limits: Mapping[str, int]) -> None:
+    """Limits from here on; what is over them fails, or ends the process."""
+    for kind, value in (
+        (resource.RLIMIT_AS, limits["memory"]),
+        (resource.RLIMIT_CPU, limits["cpu_seconds"]),
+        (resource.RLIMIT_FSIZE, limits["file_bytes"]),
+        (resource.RLIMIT_NOFILE, _FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(kind)
+        if hard != resource.RLIM_INFINITY:
+            value = min(value, hard)
+        resource.setrlimit(
+            kind, (value, hard if kind == resource.RLIMIT_CPU else value)
+        )
+    os.nice(NICE)
+
+
+def _die_with(life: int) -> None:
+    """Ask the kernel for SIGKILL when the other end of ``life`` closes.
+
+    Only the parent holds it, so it closes when the parent ends, however that happens.
+    """
+    fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(life, fcntl.F_SETFL, os.O_ASYNC)
+    if select.select([life], [], [], 0)[0]:  # it closed before this was said
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+# ── make ─────────────────────────────────────────────────────────────────────────────
+def _make(request: Request) -> Mapping[str, object]:
+    job = Job.from_json(request["job"])
+    job.check()
+    secret = bool(job.base.content_key or job.new.content_key)
+    with (
+        open_images((job.base, job.new), job.limits.memory) as ((base, new), memory),
+        scratch_file(secret=secret) as spool,
+        Path(request["out"]).open("xb") as out,
+        scratch_file(secret=secret) as plain,
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
+        report = make_delta(
+            base,
+            new,
+            out=plain if job.seal else out,
+            spool=spool,
+            limits=replace(job.limits, memory=memory),
+            quality=job.quality,
+            segment_size=job.segment_size,
+            apply=pool.map,
+            progress=_Progress(),
+        )
+        if job.seal:
+            report = _sealed(report, plain, out, job.seal)
+        out.flush()
+        os.fsync(out.fileno())
+    return report_to_json(_measured(report))
+
+
+def _sealed(report: Report, plain: BinaryIO, out: BinaryIO, seal: SealWith) -> Report:
+    packed = report.packed
+    plain.seek(0)
+    sealed = seal_container(
+        packed.container("delta"),
+        plain,
+        out,
+        image_sha256=packed.image_sha256,
+        content_key=seal.content_key,
+        salt=seal.salt,
+    )
+    facts = replace(packed, length=sealed.length, sha256=sealed.sha256)
+    return replace(report, packed=facts)
+
+
+def _measured(report: Report) -> Report:
+    cpu, memory = _cost()
+    return replace(report, cpu_seconds=cpu, memory=memory)
+
+
+def _cost() -> tuple[float, int]:
+    """CPU seconds so far, and the peak of memory in bytes.
+
+    ``getrusage`` tells the peak of whoever started this process, if that is higher.
+    """
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    status = Path("/proc/self/status").read_text("ascii")
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return usage.ru_utime + usage.ru_stime, int(peak.split()[1]) << 10
+
+
+class _Progress:
+    """Tells of progress when a step begins, and with every percent of it."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, int] | None = None
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        now = step, done * 100 // max(total, 1)
+        if now != self._last:
+            self._last = now
+            _tell({"step": step, "done": done, "total": total})
+
+
+# ── verify ───────────────────────────────────────────────────────────────────────────
+def _verify(request: Request) -> Mapping[str, object]:
+    """Rebuild the image as a device does, by the code a device has, and compare."""
+    artifact = Artifact.from_json(request["artifact"])
+    container = Container.from_json(request["container"])
+    key = request["content_key"] and bytes.fromhex(request["content_key"])
+    base = Source.from_json(request["base"])
+    try:
+        with (
+            open_images((base,), request["limits"]["memory"]) as ((image,), _),
+            opened(Path(request["delta"])) as file,
+        ):
+            facts, view = plain_view(file, container, key, artifact.sha256)
+            _rebuild(artifact, facts, view, image)
+    except (PayloadError, FormatError) as error:
+        raise DeltaWrongError(f"delta: it does not decode: {error}") from error
+    cpu, memory = _cost()
+    return {"cpu_seconds": cpu, "memory": memory}
+
+
+def _rebuild(
+    artifact: Artifact, container: Container, delta: Image, image: Image
+) -> None:
+    base, whole, tell = (
+        Base(image.read_at, container.base_length),
+        sha256(),
+        _Progress(),
+    )
+    head = open_head(delta.read_at, artifact, container)
+    for segment in head.segments():
+        raw = delta.read_at(segment.frame_offset, segment.frame_length)
+        whole.update(open_frame(check_frame(segment, raw), base))
+        tell("checking", segment.offset + segment.length, artifact.length)
+    if whole.digest() != artifact.sha256 or delta.length != container.length:
+        raise DeltaWrongError("delta: what it decodes to is not the image")
+
+
+_COMMANDS: Final = {"make": _make, "verify": _verify}
