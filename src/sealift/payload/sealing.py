@@ -23,7 +23,7 @@ __all__ = ["SUFFIX", "Source", "seal_container", "seal_file"]
 SUFFIX: Final = ".sealed"
 """At the end of the name of every sealed file."""
 
-_PIECE = 64 * CHUNK
+_PIECE = 16 * CHUNK
 
 
 class Source(Protocol):
