@@ -22,7 +22,7 @@ from sealift.core.errors import (
     MissingToolError,
     PayloadError,
 )
-from sealift.core.types import Artifact, Patch, PatchKind
+from sealift.core.types import Patch, PatchKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,20 +137,22 @@ def make(base: bytes, new: bytes, recipe: Recipe) -> bytes:
     return out.getvalue()
 
 
-def check(base: bytes, raw: bytes, patch: Patch, image: Artifact) -> None:
-    """Return if both decoders make ``image`` out of ``base``.
+def check(base: bytes, raw: bytes, patch: Patch, new: bytes) -> None:
+    """Return if both decoders make ``new`` out of ``base``.
 
     Raises:
         MissingToolError: ``detools`` is not installed. DeltaWrongError: one does not.
     """
     detools = _library()
     try:
-        mcu.rehearse([raw], patch, image, lambda at, size: base[at : at + size])
-        found = _applied(detools, base, raw, patch, image.length)
+        ours = b"".join(
+            mcu.decode([raw], patch, len(new), lambda at, size: base[at : at + size])
+        )
+        theirs = _applied(detools, base, raw, patch, len(new))
     except (FormatError, PayloadError, detools.Error) as error:
         raise DeltaWrongError(f"the patch does not decode: {error}") from error
-    if sha256(found).digest() != image.sha256:
-        raise DeltaWrongError("detools makes another image of the patch")
+    if ours != new or theirs != new:
+        raise DeltaWrongError("the patch makes another image")
 
 
 def _applied(

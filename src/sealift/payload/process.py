@@ -43,7 +43,17 @@ if TYPE_CHECKING:
 
     from sealift.payload.match import Tick
 
-__all__ = ["Job", "Limits", "Quality", "Report", "SealWith", "Source", "run", "sweep"]
+__all__ = [
+    "Child",
+    "Job",
+    "Limits",
+    "Quality",
+    "Report",
+    "SealWith",
+    "Source",
+    "run",
+    "sweep",
+]
 
 _SCRATCH: Final = ".delta-"
 _LINE_MAX: Final = 1 << 16
@@ -88,7 +98,7 @@ def run(
     deadline = time.monotonic() + job.limits.seconds
     with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=out.parent) as name:
         scratch = Path(name)
-        child = _Child(job, scratch, deadline, progress, cancel)
+        child = Child(job, scratch, deadline, progress, cancel)
         made = report_from_json(
             child.run("make", {"job": job.to_json(), "out": str(scratch / "delta")})
         )
@@ -143,7 +153,7 @@ def _verify_request(job: Job, made: Report, delta: Path) -> dict[str, object]:
 
 
 # ── one process ──────────────────────────────────────────────────────────────────────
-class _Child:
+class Child:
     """Starts the processes of one job, one after the other, and listens to each."""
 
     def __init__(

@@ -29,13 +29,16 @@ from sealift.core.errors import (
     DeltaMemoryError,
     DeltaWrongError,
     FormatError,
+    LimitError,
     PayloadError,
     SealiftError,
     SpaceError,
 )
+from sealift.core.mcu import PATCH_MAX
 from sealift.core.payload import check_frame, open_frame
-from sealift.core.types import Artifact, Container
-from sealift.payload.images import opened
+from sealift.core.types import Artifact, Container, Patch
+from sealift.payload import mcu
+from sealift.payload.images import exactly, opened
 from sealift.payload.job import THREADS, Job, SealWith, Source, report_to_json
 from sealift.payload.make import make_delta
 from sealift.payload.sealing import seal_container
@@ -221,4 +224,43 @@ def _rebuild(
         raise DeltaWrongError("delta: what it decodes to is not the image")
 
 
-_COMMANDS: Final = {"make": _make, "verify": _verify}
+# ── patches for microcontrollers ─────────────────────────────────────────────────────
+def _patch(request: Request) -> Mapping[str, object]:
+    """Make a patch of two whole images; its facts."""
+    recipe = mcu.Recipe.from_json(request["recipe"])
+    base, new = _both(request)
+    raw = mcu.make(base, new, recipe)
+    with Path(request["out"]).open("xb") as out:
+        out.write(raw)
+        out.flush()
+        os.fsync(out.fileno())
+    return recipe.facts(request["name"], base, raw).to_json()
+
+
+def _apply_patch(request: Request) -> Mapping[str, object]:
+    """Apply it, by the library that made it and by the decoder gateways have."""
+    base, new = _both(request)
+    with opened(Path(request["out"])) as file:
+        raw = _whole(file)
+    mcu.check(base, raw, Patch.from_json(request["patch"]), new)
+    return {}
+
+
+def _both(request: Request) -> tuple[bytes, bytes]:
+    sources = [Source.from_json(request[side]) for side in ("base", "new")]
+    with open_images((sources[0], sources[1]), request["limits"]["memory"]) as (it, _):
+        return _whole(it[0]), _whole(it[1])
+
+
+def _whole(image: Image) -> bytes:
+    if image.length > PATCH_MAX:
+        raise LimitError("patch: an image is too large", length=image.length)
+    return exactly(image, 0, image.length)
+
+
+_COMMANDS: Final = {
+    "make": _make,
+    "verify": _verify,
+    "patch": _patch,
+    "apply-patch": _apply_patch,
+}

@@ -5,20 +5,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sealift.core import mcu as bounds
 from sealift.core.errors import (
+    DeltaCancelledError,
+    DeltaTimeError,
     DeltaWrongError,
     InvalidConfigError,
     LimitError,
     MissingToolError,
     PatchError,
+    RefusedError,
 )
+from sealift.core.packer import pack_full
 from sealift.core.types import Patch, PatchKind
+from sealift.payload.job import Job, Source
+from sealift.payload.make import Limits
 from sealift.payload.mcu import Recipe, check, choose, make, patch_name, worth
+from sealift.payload.patching import make_patch
 from tests.mcu_gateway import NEW, OLD, artifact, code
 
 pytest.importorskip("detools", reason="needs the extra mcu")
@@ -44,7 +53,7 @@ def test_what_is_made_passes_both_decoders(recipe: Recipe, length: int) -> None:
     for old in (OLD, code(length, "old"), b"x"):
         for new in (code(length, "new"), old[len(old) // 2 :] + old[: len(old) // 2]):
             facts, raw = made(recipe, old, new)
-            check(old, raw, facts, artifact(new, "2.0", 2))
+            check(old, raw, facts, new)
 
 
 @recipes
@@ -56,19 +65,17 @@ def test_windows_are_those_of_the_recipe(
     other = dataclasses.replace(recipe, window=window, lookahead=lookahead)
     facts, raw = made(other)
     assert (facts.window, facts.lookahead) == (window, lookahead)
-    check(OLD, raw, facts, artifact(NEW, "2.0", 2))
+    check(OLD, raw, facts, NEW)
 
 
 @recipes
 def test_a_patch_to_another_image_does_not_count(recipe: Recipe) -> None:
     """Neither do damaged bytes, nor a base that is another one: delta.wrong."""
     facts, raw = made(recipe)
-    image = artifact(NEW, "2.0", 2)
-    other = artifact(NEW[:-1] + b"!", "2.0", 2)
     for base, bytes_, wanted in (
-        (OLD, raw, other),
-        (OLD, raw[:-1], image),
-        (OLD[1:] + b"x", raw, image),
+        (OLD, raw, NEW[:-1] + b"!"),
+        (OLD, raw[:-1], NEW),
+        (OLD[1:] + b"x", raw, NEW),
     ):
         with pytest.raises(DeltaWrongError):
             check(base, bytes_, facts, wanted)
@@ -89,7 +96,7 @@ def test_a_full_flash_moves_by_the_minimum() -> None:
     old = code(8192, "full")
     facts, raw = made(IN_PLACE, old, code(8100, "full"))
     assert facts.shift_size == IN_PLACE.minimum_shift
-    check(old, raw, facts, artifact(code(8100, "full"), "2.0", 2))
+    check(old, raw, facts, code(8100, "full"))
 
 
 def test_without_the_library_there_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,3 +170,79 @@ def test_names_tell_the_pair_and_the_kind() -> None:
     """Two kinds between the same images are two files."""
     names = {patch_name(b"\1" * 32, b"\2" * 32, kind) for kind in PatchKind}
     assert names == {f"{'01' * 32}-{'02' * 32}.{end}" for end in ("patch", "inplace")}
+
+
+class Memory:
+    """An image in memory."""
+
+    def __init__(self, image: bytes) -> None:
+        self._image = image
+        self.length = len(image)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return self._image[offset : offset + length]
+
+
+# ── behind the fence ─────────────────────────────────────────────────────────────────
+def job(place: Path, **more: Any) -> Job:
+    (place / "old").write_bytes(OLD)
+    (place / "new").write_bytes(NEW)
+    limits = Limits(memory=1 << 30, seconds=60)
+    return Job(Source(place / "old"), Source(place / "new"), limits=limits, **more)
+
+
+@recipes
+def test_a_patch_appears_checked_and_with_its_facts(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    """Made in one process, applied in another; nothing else is left."""
+    found = make_patch(job(tmp_path), recipe, "radio.patch", tmp_path / "out")
+    raw = (tmp_path / "out").read_bytes()
+    assert found == recipe.facts("radio.patch", OLD, raw)
+    check(OLD, raw, found, NEW)
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["new", "old", "out"]
+
+
+def test_full_containers_are_images_too(tmp_path: Path) -> None:
+    """As the server holds them."""
+    wanted = job(tmp_path)
+    sources = []
+    for side, image in (("old", OLD), ("new", NEW)):
+        file = tmp_path / f"{side}.full"
+        read_at = Memory(image).read_at
+        with file.open("wb") as out:
+            packed = pack_full(read_at, len(image), spool=BytesIO(), out=out)
+        facts = dataclasses.replace(
+            artifact(image, "1", 1),
+            segment_size=packed.segment_size,
+            segment_root=packed.segment_root,
+        )
+        sources.append(Source(file, facts, packed.container("full")))
+    boxed = dataclasses.replace(wanted, base=sources[0], new=sources[1])
+    found = make_patch(boxed, SEQUENTIAL, "p", tmp_path / "out")
+    assert found == make_patch(wanted, SEQUENTIAL, "p", tmp_path / "out")
+
+
+def test_what_goes_wrong_leaves_no_file(tmp_path: Path) -> None:
+    """Flash too small, no time, a sealed image: an error of ours and nothing else."""
+    wanted, out = job(tmp_path), tmp_path / "out"
+    small = dataclasses.replace(IN_PLACE, memory_size=1024)
+    late = dataclasses.replace(wanted, limits=Limits(memory=1 << 30, seconds=0.0))
+    secret = dataclasses.replace(wanted.new, content_key=bytes(32))
+    for error, asked, recipe in (
+        (PatchError, wanted, small),
+        (DeltaTimeError, late, SEQUENTIAL),
+        (RefusedError, dataclasses.replace(wanted, new=secret), SEQUENTIAL),
+        (InvalidConfigError, wanted, dataclasses.replace(SEQUENTIAL, window=3)),
+    ):
+        with pytest.raises(error):
+            make_patch(asked, recipe, "p", out)
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["new", "old"]
+
+
+def test_cancelled_is_cancelled(tmp_path: Path) -> None:
+    """Nobody waits any more."""
+    with pytest.raises(DeltaCancelledError):
+        make_patch(
+            job(tmp_path), SEQUENTIAL, "p", tmp_path / "out", cancel=lambda: True
+        )
