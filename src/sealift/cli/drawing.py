@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from sealift.cli.output import clean, size
@@ -79,16 +80,19 @@ def letters(picture: Map) -> str:
 
 
 def _cells(row: Sequence[Tone]) -> list[Span]:
-    return [(LETTERS[tone], _STYLES[tone]) for tone in row]
+    return [
+        (LETTERS[tone] * sum(1 for _ in run), _STYLES[tone])
+        for tone, run in groupby(row)
+    ]
 
 
 def _legend(picture: Map) -> Line:
+    from sealift.payload.anatomy import Tone
+
     line: Line = [(" " * (_LABEL + 1), "")]
     for name, letter in LETTERS.items():
-        amount = sum(
-            cell[tone] for cell in picture.cells for tone in cell if tone == name
-        )
-        line += [(letter, _STYLES[name]), (f" {name} {size(amount)}   ", "")]
+        amount = size(picture.total(Tone(name)))
+        line += [(letter, _STYLES[name]), (f" {name} {amount}   ", "")]
     return line
 
 

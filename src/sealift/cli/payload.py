@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,14 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sealift.cli import drawing, output
-from sealift.core.errors import DigestError, InvalidConfigError, RefusedError
+from sealift.core.errors import (
+    DeltaError,
+    DigestError,
+    InvalidConfigError,
+    RefusedError,
+)
 
 if TYPE_CHECKING:
     from sealift.payload.anatomy import Anatomy
     from sealift.payload.facts import Facts
-    from sealift.payload.findings import Case, Finding
+    from sealift.payload.findings import Case, Finding, Trial
     from sealift.payload.images import FileImage
+    from sealift.payload.making import Made, Request
     from sealift.payload.rebuild import Source
+    from sealift.payload.survey import Survey
 
 app = output.group("Try deltas on the desk: make, apply, look inside, check images.")
 
@@ -29,12 +37,16 @@ FactsFile = Annotated[
         "--facts",
         metavar="FILE.json",
         help="What it must be: written by `make`, or a release.json. "
-        "[default: CONTAINER.json if there is one]",
+        "[default: CONTAINER.json, else release.json beside it]",
     ),
 ]
 BaseImage = Annotated[
     Path | None, typer.Option("--base", metavar="OLD", help="The image before it.")
 ]
+CARRIERS = 10
+"""Files or regions that are named with a trial."""
+CARRIER_MIN = 0.001
+"""The share of a delta below which nobody is named."""
 SIZE_HINT = "a number of bytes, or one with KiB, MiB or GiB: 512MiB"
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
@@ -56,6 +68,107 @@ def parse_size(text: str) -> int:
 
 
 # ── making and applying ──────────────────────────────────────────────────────────────
+@app.command()
+def make(
+    new: Annotated[
+        Path, typer.Argument(metavar="NEW", help="The image: a file or block device.")
+    ],
+    out: Annotated[Path, typer.Option(help="The container to make: a new file.")],
+    base: BaseImage = None,
+    memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="What making a delta may take.")
+    ] = "4GiB",
+    seconds: Annotated[
+        int, typer.Option(min=1, help="How long making a delta may take.")
+    ] = 3600,
+    quality: Annotated[
+        str, typer.Option(help="quick, balanced or best: effort of the compressor.")
+    ] = "balanced",
+    compare: Annotated[
+        bool,
+        typer.Option(help="Pack the full container, too, to compare a delta with it."),
+    ] = True,
+    dry_run: output.DryRun = False,
+    as_json: output.Json = False,
+) -> None:
+    """Make the container of an image: full, or with --base the delta from another one.
+
+    A delta is made in a process with limits and checked in a second one, by the decoder
+    that devices have. OUT.json, beside it, holds the facts that apply and inspect
+    compare with. Nothing here is signed: releases are made by `sealift release`.
+
+    Example: sealift payload make new.img --base old.img --out new.delta
+    """
+    from sealift.payload.making import make_container
+
+    request = _request(new, base, out, memory, seconds, quality)
+    with output.progress(as_json=as_json) as report:
+        made = make_container(request, compare=compare, keep=not dry_run, tell=report)
+    if not dry_run:
+        _write_facts(out, made)
+    output.show(
+        made.to_json() | {"container_file": str(out), "written": not dry_run},
+        as_json=as_json,
+        text=lambda: _print_made(out, made, written=not dry_run),
+    )
+
+
+def _request(
+    new: Path, base: Path | None, out: Path, memory: str, seconds: int, quality: str
+) -> Request:
+    from sealift.payload.draft import require_free
+    from sealift.payload.making import Limits, Quality, Request
+
+    try:
+        effort = Quality(quality)
+    except ValueError as error:
+        known = ", ".join(one.value for one in Quality)
+        raise InvalidConfigError(f"{quality!r} is no quality", hint=known) from error
+    for place in (out, _facts_beside(out)):
+        require_free(place)
+    return Request(new, base, out, Limits(parse_size(memory), seconds), effort)
+
+
+def _write_facts(out: Path, made: Made) -> None:
+    from sealift.repo.files import write_atomic
+
+    raw = json.dumps(made.facts.to_json(), indent=2).encode() + b"\n"
+    write_atomic(_facts_beside(out), raw, mode=0o644, replace=False)
+
+
+def _print_made(out: Path, made: Made, *, written: bool) -> None:
+    artifact, container = made.facts.artifact, made.facts.container
+    share = 100 * container.length / artifact.length
+    pairs: dict[str, object] = {
+        "container": f"{out if written else 'not kept'}: {made.kind}, "
+        f"{output.size(container.length)} ({container.length} bytes)",
+        "of the image": f"{share:.2f} % of {output.size(artifact.length)}",
+    }
+    if made.full_length is not None:
+        share = 100 * container.length / made.full_length
+        pairs["of the full"] = f"{share:.1f} % of {output.size(made.full_length)}"
+    if made.strategy is not None:
+        pairs["strategy"] = made.strategy
+    pairs["CPU"] = f"{made.cpu_seconds:.1f} s"
+    pairs["memory"] = f"{output.size(made.memory)} at most"
+    output.facts(pairs)
+    print()
+    output.table(
+        ("segments", "count", "in the container"),
+        [
+            [op.name, count, output.size(length)]
+            for op, (count, length) in made.kinds.items()
+            if count
+        ],
+    )
+    if made.full_length is not None and not made.worth:
+        output.warn(
+            "from 80 % of the full container on, no delta is offered to devices"
+        )
+    if written:
+        output.note(f"next: sealift payload inspect {out}")
+
+
 @app.command()
 def apply(
     container: ContainerFile,
@@ -91,19 +204,20 @@ def apply(
     with ExitStack() as stack:
         report = stack.enter_context(output.progress(as_json=as_json))
         source = _source(stack.enter_context(opened(container)), container, facts)
-        start, healer, pristine = None, None, True
+        origin = healer = None
         if source.facts.container.base_sha256 is not None:
             old = stack.enter_context(opened(_required(base)))
-            start, pristine = check_base(old, source.facts, report)
+            origin = check_base(old, source.facts, report)
         if full is not None:
             healer = _source(stack.enter_context(opened(full)), full, None)
-        if not pristine:
+        modified = origin is not None and not origin.pristine
+        if modified:
             _require_healer(healer)
         if dry_run:
-            done = rebuild(source, start, Nowhere(), healer, report)
+            done = rebuild(source, origin, Nowhere(), healer, report)
         else:
             target = stack.enter_context(draft(out, source.facts.artifact.length))
-            done = rebuild(source, start, target, healer, report)
+            done = rebuild(source, origin, target, healer, report)
             target.finish(out)
     found = {
         "image": str(out),
@@ -111,7 +225,7 @@ def apply(
         "length": source.facts.artifact.length,
         "sha256": source.facts.artifact.sha256.hex(),
         "own_word": source.facts.own_word,
-        "base_modified": not pristine,
+        "base_modified": modified,
         "segments_made": done.made,
         "segments_kept": done.kept,
         "segments_repaired": done.repaired,
@@ -181,6 +295,12 @@ def check_image(
         str | None,
         typer.Option(metavar="SIZE", help=f"What a slot holds: {SIZE_HINT}."),
     ] = None,
+    trial: Annotated[
+        bool, typer.Option(help="With --base: make the delta, see what carries it.")
+    ] = True,
+    memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="What the trial may take.")
+    ] = "4GiB",
     strict: Annotated[
         bool,
         typer.Option("--strict", help="End with status 6 if it finds more than notes."),
@@ -189,7 +309,8 @@ def check_image(
 ) -> int:
     """Tell what makes deltas of an image large, what it costs, and what to change.
 
-    With --base two builds are compared: what differs though nobody changed it.
+    With --base two builds are compared, what differs though nobody changed it, and the
+    delta between them is made to see which files carry its bytes.
 
     Example: sealift payload check-image rootfs.img --base rootfs-1.1.img --slot-size
     512MiB
@@ -200,19 +321,18 @@ def check_image(
     from sealift.payload.survey import survey
 
     limit = None if slot_size is None else parse_size(slot_size)
-    before = None
+    allowed = parse_size(memory)
+    before = tried = None
     with ExitStack() as stack:
+        report = stack.enter_context(output.progress(as_json=as_json))
         new = stack.enter_context(opened(image))
-        old = stack.enter_context(opened(base)) if base is not None else None
-        with output.progress(as_json=as_json) as report:
-            found = survey(new.read_at, new.length, report)
-            if old is not None:
-                before = survey(
-                    old.read_at,
-                    old.length,
-                    lambda step, done, all_: report(f"{step} the base", done, all_),
-                )
-    case = Case(found, before, limit)
+        found = survey(new.read_at, new.length, report)
+        if base is not None:
+            old = stack.enter_context(opened(base))
+            before = survey(old.read_at, old.length, _of_base(report))
+            if trial:
+                tried = _tried(base, image, found, allowed, report)
+    case = Case(found, before, limit, tried)
     findings = advise(case)
     output.show(
         _check_json(case, findings),
@@ -223,16 +343,38 @@ def check_image(
     return RefusedError.exit_status if strict and bad else 0
 
 
+def _of_base(report: output.Report) -> output.Report:
+    return lambda step, done, total: report(f"{step} the base", done, total)
+
+
+def _tried(
+    base: Path, image: Path, found: Survey, memory: int, report: output.Report
+) -> Trial | None:
+    """The trial delta; ``None``, with a warning, if none can be made."""
+    from sealift.payload.trial import try_delta
+
+    try:
+        return try_delta(base, image, found.owners, memory, report)
+    except DeltaError as error:
+        output.warn(f"no delta to try: {error.message}; all else was checked")
+        return None
+
+
 # ── what inspect shows ───────────────────────────────────────────────────────────────
 def _known_facts(container: Path, facts: Path | None) -> Facts | None:
-    """Facts from the file that was named, else from the one beside the container."""
+    """Facts from the file that was named, else from one beside the container."""
     from sealift.payload.facts import FACTS_MAX, Facts
     from sealift.repo.files import read_as
 
-    beside = container.with_name(container.name + ".json")
-    if facts is None and not beside.is_file():
+    places = [_facts_beside(container), container.with_name("release.json")]
+    found = facts or next((place for place in places if place.is_file()), None)
+    if found is None:
         return None
-    return read_as(facts or beside, FACTS_MAX, Facts.decode)
+    return read_as(found, FACTS_MAX, lambda raw: Facts.decode(raw, container.name))
+
+
+def _facts_beside(container: Path) -> Path:
+    return container.with_name(container.name + ".json")
 
 
 def _source(image: FileImage, path: Path, facts: Path | None) -> Source:
@@ -397,8 +539,26 @@ def _check_json(case: Case, findings: tuple[Finding, ...]) -> dict[str, Any]:
             }
             for volume in image.volumes
         ],
+        "trial": _trial_json(case.trial),
         "findings": [finding.to_json() for finding in findings],
     }
+
+
+def _trial_json(trial: Trial | None) -> dict[str, Any] | None:
+    if trial is None:
+        return None
+    carriers = [{"name": name, "bytes": count} for name, count in _named(trial)]
+    return {
+        "delta_bytes": trial.delta,
+        "full_bytes": trial.full,
+        "share": round(trial.share, 4),
+        "carriers": carriers,
+    }
+
+
+def _named(trial: Trial) -> list[tuple[str, int]]:
+    least = trial.delta * CARRIER_MIN
+    return [one for one in trial.carriers[:CARRIERS] if one[1] > least]
 
 
 def _block_size(volume: Any) -> int | None:
@@ -415,6 +575,8 @@ def _print_check(path: Path, case: Case, findings: tuple[Finding, ...]) -> None:
     pairs["zero"] = f"{output.size(image.zero)} in segments of nothing else"
     pairs["dense"] = f"{output.size(image.dense)} look compressed or encrypted"
     output.facts({output.clean(name): value for name, value in pairs.items()})
+    if case.trial is not None:
+        _print_trial(case.trial)
     for finding in findings:
         print()
         drawing.show_lines(drawing.draw_finding(finding, drawing.width()))
@@ -422,6 +584,16 @@ def _print_check(path: Path, case: Case, findings: tuple[Finding, ...]) -> None:
     print(_verdict(findings))
     if case.base is None:
         output.note("with --base OLD, two builds are compared")
+
+
+def _print_trial(trial: Trial) -> None:
+    print()
+    print(
+        f"trial delta {output.size(trial.delta)}, {100 * trial.share:.1f} % of the "
+        f"full container ({output.size(trial.full)}); its bytes are spent on"
+    )
+    for name, count in _named(trial):
+        print(f"  {output.size(count).rjust(10)}  {output.clean(name)}")
 
 
 def _volume(volume: Any) -> str:

@@ -16,14 +16,17 @@ from sealift.core.canonical import parse_object
 from sealift.core.container import DIGEST_SIZE, ENTRY_MAX, HEADER_SIZE, MAGIC, Header
 from sealift.core.encryption import plain_length
 from sealift.core.errors import ContainerError, LengthError, LimitError
-from sealift.core.fields import count, digest, member
+from sealift.core.fields import as_object, count, digest, items, member
 from sealift.core.types import Artifact, Container
+from sealift.payload.density import BLOCK, is_dense
 
 if TYPE_CHECKING:
     from sealift.core.container import ReadAt
 
 FACTS_MAX: Final = 1 << 20
 """Bytes of the largest file of facts; that of a release may hold more than we read."""
+
+DELTAS_MAX: Final = 256
 
 _PIECE: Final = 1 << 20
 
@@ -51,8 +54,11 @@ class Facts:
         }
 
     @classmethod
-    def decode(cls, raw: bytes) -> Facts:
+    def decode(cls, raw: bytes, name: str = "") -> Facts:
         """Read a file of facts; members that are not named here are passed over.
+
+        A release has several containers; the one called ``name`` is taken, else the
+        full one.
 
         Raises:
             MalformedError, LimitError: it is none.
@@ -66,7 +72,11 @@ class Facts:
             count(image, "segment_size"),
             digest(image, "segment_root", DIGEST_SIZE),
         )
-        return cls(artifact, Container.from_json(member(found, "container")))
+        deltas = items({"deltas": [], **found}, "deltas", DELTAS_MAX)
+        containers = [member(found, "container")]
+        containers += [as_object(delta, "delta") for delta in deltas]
+        chosen = [one for one in containers if one.get("name") == name]
+        return cls(artifact, Container.from_json((chosen or containers)[0]))
 
     @classmethod
     def of_itself(cls, read_at: ReadAt, length: int) -> Facts:
@@ -125,7 +135,8 @@ def looks_sealed(read_at: ReadAt, length: int) -> bool:
         plain_length(length)
     except LengthError:
         return False
-    return read_at(0, len(MAGIC)) != MAGIC
+    begin = read_at(0, BLOCK)
+    return begin[: len(MAGIC)] != MAGIC and (len(begin) < BLOCK or is_dense(begin))
 
 
 def digest_of(read_at: ReadAt, length: int) -> bytes:

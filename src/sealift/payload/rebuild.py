@@ -75,6 +75,14 @@ class Source:
         return check_frame(segment, raw)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What lies where the base should be; ``pristine`` if it is the recorded bytes."""
+
+    base: Base
+    pristine: bool
+
+
 @dataclass(slots=True)
 class Rebuilt:
     """What was done: segments by how they came about, and bytes that healing took."""
@@ -87,15 +95,16 @@ class Rebuilt:
 
 def rebuild(
     source: Source,
-    base: Base | None,
+    origin: Origin | None,
     target: Target,
     full: Source | None = None,
     progress: Progress = lambda *_: None,
 ) -> Rebuilt:
     """Fill ``target`` with the image of ``source`` and read it back.
 
-    ``full`` is the full container of the same image; it heals what a modified base
-    spoils. ``progress(step, done, total)`` counts bytes in "building" and "verifying".
+    ``origin`` comes from :func:`check_base`; a full container needs none. ``full`` is
+    the full container of the same image; it heals what a modified base spoils.
+    ``progress(step, done, total)`` counts bytes in "building" and "verifying".
 
     Raises:
         DigestError, PatchError: the container is wrong, or the base is not the one it
@@ -106,7 +115,7 @@ def rebuild(
     healer = _Healer(full, artifact) if full is not None else None
     done = Rebuilt()
     for segment in source.segments():
-        _fill(segment, source, base, target, healer, done)
+        _fill(segment, source, origin, target, healer, done)
         progress("building", segment.offset + segment.length, artifact.length)
     digest = target.sha256(lambda n: progress("verifying", n, artifact.length))
     if digest != artifact.sha256:
@@ -117,7 +126,7 @@ def rebuild(
 def _fill(
     segment: Segment,
     source: Source,
-    base: Base | None,
+    origin: Origin | None,
     target: Target,
     healer: _Healer | None,
     done: Rebuilt,
@@ -128,11 +137,11 @@ def _fill(
         return
     frame = source.frame(segment)
     try:
-        plain = open_frame(frame, base)
+        plain = open_frame(frame, origin.base if origin else None)
         done.made += 1
     except (DigestError, PatchError) as error:
-        if segment.op not in _FROM_BASE or base is None:
-            raise
+        if segment.op not in _FROM_BASE or origin is None or origin.pristine:
+            raise  # nobody but the container is to blame
         if healer is None:
             raise _spoiled(segment, error) from error
         plain = healer.plain(segment)
@@ -142,11 +151,11 @@ def _fill(
 
 
 def _spoiled(segment: Segment, error: DigestError | PatchError) -> DigestError:
+    index = segment.index
     return DigestError(
-        f"segment {segment.index} does not come out: the base is not, or is no longer, "
-        f"the image this delta starts from ({error.message})",
+        f"segment {index} does not come out of a modified base: {error.message}",
         hint="--full FULL takes such segments from the full container",
-        segment=segment.index,
+        segment=index,
     )
 
 
@@ -173,8 +182,8 @@ class _Healer:
 
 def check_base(
     image: Image, facts: Facts, progress: Progress = lambda *_: None
-) -> tuple[Base, bool]:
-    """The base out of what lies there, and whether its bytes are those recorded.
+) -> Origin:
+    """The base out of what lies there, compared with what the delta was made from.
 
     It may be longer, as a partition is. One that was modified still serves where a full
     container is at hand to heal from.
@@ -192,4 +201,4 @@ def check_base(
     progress("reading the base", 0, length)
     digest = digest_of(image.read_at, length)
     progress("reading the base", length, length)
-    return Base(image.read_at, length), digest == container.base_sha256
+    return Origin(Base(image.read_at, length), digest == container.base_sha256)
