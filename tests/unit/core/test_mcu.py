@@ -20,8 +20,10 @@ from sealift.core.errors import (
     PatchError,
     PayloadError,
 )
-from sealift.core.types import Patch, PatchKind
-from tests.mcu_gateway import MEMORY, NEW, OLD, SEGMENT, code, order, patch
+from sealift.core.extension import EcuOrder
+from sealift.core.types import Instruction, Patch, PatchKind, Seal, Wrap
+from sealift.repo.entries import Order, director_entries
+from tests.mcu_gateway import ECU, MEMORY, NEW, OLD, SEGMENT, code, order, patch
 
 KINDS = list(PatchKind)
 kinds = pytest.mark.parametrize("kind", KINDS, ids=["sequential", "in place"])
@@ -366,3 +368,36 @@ def test_an_unknown_kind_is_refused(kind: object) -> None:
     """Nothing is guessed."""
     with pytest.raises(FormatError):
         Patch.from_json({**IN_PLACE.to_json(), "kind": kind})
+
+
+def ecu(**payload: object) -> dict[str, object]:
+    """A Director's entry of one ECU."""
+    full = {**order().full.to_json(), "head_length": 1}
+    return {"hardware_id": "radio-r1", "payload": {"full": full, **payload}}
+
+
+@kinds
+def test_the_directors_word_holds_a_patch(kind: PatchKind) -> None:
+    """Written by the repository, read by the device; without one there is none."""
+    found, _ = patch(kind)
+    assert EcuOrder.from_json(ecu(mcu=found.to_json())).patch == found
+    assert EcuOrder.from_json(ecu()).patch is None
+    assert Instruction.from_json(order(kind).to_json()) == order(kind)
+    listed = Order(ECU, "radio-r1", order().artifact, order().full, patch=found)
+    ((_, entry),) = director_entries([listed]).items()
+    assert entry.custom["ecus"][ECU]["payload"]["mcu"] == found.to_json()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "", "x" * 241])
+def test_A18_a_patch_with_a_name_that_is_a_path_is_refused(name: str) -> None:
+    """As of any container."""
+    with pytest.raises((PayloadError, FormatError)):
+        EcuOrder.from_json(ecu(mcu={**IN_PLACE.to_json(), "name": name}))
+
+
+def test_a_plain_patch_of_a_sealed_image_is_refused() -> None:
+    """Its differences would show what the seal hides."""
+    seal = Seal(Wrap("x25519", "ab" * 8, b"wrapped")).to_json()
+    assert EcuOrder.from_json(ecu(sealed=seal)).patch is None
+    with pytest.raises(FormatError):
+        EcuOrder.from_json(ecu(sealed=seal, mcu=IN_PLACE.to_json()))

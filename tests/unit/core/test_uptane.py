@@ -22,7 +22,7 @@ from sealift.core.errors import (
     UnsafeNameError,
 )
 from sealift.core.trusted import director_rules, image_rules
-from sealift.core.types import Container, Instruction, Seal, Wrap
+from sealift.core.types import Container, Instruction, Patch, PatchKind, Seal, Wrap
 from sealift.core.uptane import admit, instruct
 from tests.maker import Body, Client, Repository
 
@@ -258,6 +258,13 @@ def seal(world: World, *, ordered: bool = True, vouched: bool = True) -> None:
         world.order["payload"]["sealed"] = copy.deepcopy(SEAL)
     if vouched:
         world.vouched["custom"]["payload"]["sealed"] = True
+
+
+def test_a_patch_for_a_microcontroller_comes_with_the_order(world: World) -> None:
+    """As the Director said it; its result is the image the offline keys vouch for."""
+    found = Patch(PatchKind.SEQUENTIAL, "p", 9, bytes(32), 8, bytes(32), 8, 7)
+    world.order["payload"]["mcu"] = found.to_json()
+    assert world.instructions()[0].patch == found
 
 
 def test_C7_an_image_sealed_in_both_repositories_is_ordered_sealed(
