@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sealift.cli import output, remote
+from sealift.cli import costs, output, remote
 from sealift.cli.output import Json
 from sealift.core.errors import InvalidConfigError
 
@@ -41,6 +41,20 @@ def create(
         bool, typer.Option("--all", help="Every active device it fits.")
     ] = False,
     reason: Reason = "",
+    bytes_max: Annotated[
+        int | None,
+        typer.Option(
+            "--bytes-max", min=1, help="Most bytes one installation may transfer."
+        ),
+    ] = None,
+    delta_wait: Annotated[
+        int | None,
+        typer.Option(
+            "--delta-wait",
+            min=0,
+            help="Minutes to wait for deltas under way. [default: the server's]",
+        ),
+    ] = None,
     watch: Watch = False,
     server: remote.Server = None,
     token_file: remote.TokenFile = None,
@@ -55,7 +69,11 @@ def create(
         )
     with remote.session(server, token_file, ca, profile) as operator:
         found = operator.create_deployment(
-            release, None if all_devices else device, reason
+            release,
+            None if all_devices else device,
+            reason,
+            bytes_max=bytes_max,
+            delta_wait_minutes=delta_wait,
         )
         if watch:
             found = _watched(operator, found["deployment"]["id"], as_json=as_json)
@@ -162,17 +180,20 @@ def _print(found: DeploymentDetail) -> None:
             "created": deployment["created_at"],
             "reason": deployment["reason"] or None,
             "installations": _shown(deployment["counts"]),
+            "bytes allowed": deployment["bytes_max"],
+            "bytes": costs.drift(found["bytes"]),
         }
     )
     print()
     output.table(
-        ("device", "component", "artifact", "state", "code", "changed"),
+        ("device", "component", "artifact", "state", "bytes", "code", "changed"),
         [
             (
                 i["device"],
                 i["ecu_id"],
                 i["path"],
                 i["state"],
+                costs.way(i),
                 i["code"],
                 i["changed_at"],
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sealift.cli import output, remote
+from sealift.cli import costs, output, remote
 from sealift.cli.output import Json
 from sealift.core.errors import InvalidConfigError
 
@@ -196,6 +196,17 @@ def _running(ecu: Ecu) -> str:
     return ecu["installed"]["version"] or ecu["installed"]["name"] or "unknown"
 
 
+def _key(device: Device) -> str | None:
+    """The key sealed images are wrapped to, and whether the device has it."""
+    key = device["decryption_key"]
+    if key is None:
+        return None
+    told = key["reported"]
+    if told == key["kid"]:
+        return f"{key['kid']} ({key['kem']})"
+    return f"{key['kid']} ({key['kem']}), the device reports {told or 'none'}"
+
+
 def _print(found: DeviceDetail) -> None:
     device = found["device"]
     output.facts(
@@ -207,6 +218,8 @@ def _print(found: DeviceDetail) -> None:
             "last report": device["reported_at"],
             "report counter": device["counter"],
             "time from": device["time_source"],
+            "can do": ", ".join(device["abilities"]) or None,
+            "decryption key": _key(device),
         }
     )
     print()
@@ -226,9 +239,16 @@ def _print(found: DeviceDetail) -> None:
     if found["installations"]:
         print()
         output.table(
-            ("deployment", "artifact", "state", "code", "changed"),
+            ("deployment", "artifact", "state", "bytes", "code", "changed"),
             [
-                (i["deployment"], i["path"], i["state"], i["code"], i["changed_at"])
+                (
+                    i["deployment"],
+                    i["path"],
+                    i["state"],
+                    costs.way(i),
+                    i["code"],
+                    i["changed_at"],
+                )
                 for i in found["installations"]
             ],
         )

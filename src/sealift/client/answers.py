@@ -223,8 +223,8 @@ class DeploymentDetail(TypedDict):
 class Delta(TypedDict):
     """A pair of images a delta is wanted between; lengths in bytes, CPU in ms.
 
-    ``progress`` is per cent, while it is made. ``container`` is its name once ready,
-    ``base_path`` the base's target path if the server published it.
+    While it is made there are ``step`` and its ``progress`` in per cent, once it is
+    ready ``container``, its name. ``base_path`` is the base's target path.
     """
 
     id: int
@@ -242,6 +242,7 @@ class Delta(TypedDict):
     cpu_ms: int | None
     reason: str | None
     attempts: int
+    step: str | None
     progress: int | None
     wanted_at: str
     changed_at: str

@@ -19,13 +19,17 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sealift.core.errors import SealiftError
+from sealift.payload.make import Limits, Quality
 from sealift.server import jobs
 from sealift.server.adapters.files import FileBlobs
+from sealift.server.adapters.maker import ProcessMaker, emptied
 from sealift.server.adapters.sqlite import SqliteStore
 from sealift.server.api.auth import RateLimiter
 from sealift.server.api.device import DeviceFace
 from sealift.server.api.operator import OperatorFace
-from sealift.server.directory import making, open_directory
+from sealift.server.directory import making as directory_making
+from sealift.server.directory import open_directory
+from sealift.server.making import Making
 from sealift.server.ports import Means, PayloadPolicy
 from sealift.server.services import accounts
 from sealift.server.services.audit import SYSTEM
@@ -71,7 +75,7 @@ def create(root: Path, config: Config, clock: Clock, chance: Chance) -> str:
     Raises:
         InvalidConfigError: something is there, or it cannot be written.
     """
-    with making(root, config, clock.now()) as layout:
+    with directory_making(root, config, clock.now()) as layout:
         opened = open_directory(layout.root, clock.now())
         means = open_means(opened, clock, chance)
         token = accounts.rotate_token(means, SYSTEM)
@@ -121,15 +125,23 @@ class Server:
     operator: ASGIApp
     face: DeviceFace
     writer: ThreadPoolExecutor
+    making: Making
+    owner: str
 
     async def background(self) -> None:
+        """What goes on beside the faces, until cancelled."""
+        async with asyncio.TaskGroup() as work:
+            work.create_task(self._timetable())
+            if self.config.delta.enabled:
+                work.create_task(self.making.run())
+
+    async def _timetable(self) -> None:
         """Flush what was heard of devices, and do the jobs that are due, for ever."""
-        owner = f"{os.getpid()}-{self.means.chance.token_bytes(8).hex()}"
         due = 0.0
         while True:
             await self._guarded(self._flush)
             if time.monotonic() >= due:
-                await self._guarded(partial(jobs.run_due, self.means, owner))
+                await self._guarded(partial(jobs.run_due, self.means, self.owner))
                 due = time.monotonic() + JOBS_SECONDS
             await asyncio.sleep(SEEN_SECONDS)
 
@@ -172,8 +184,12 @@ def build(opened: Opened, clock: Clock, chance: Chance) -> Server:
         # Shielded: a client that goes away does not stop a change half way.
         return await asyncio.shield(loop.run_in_executor(writer, use_case, *arguments))
 
+    owner = f"{os.getpid()}-{chance.token_bytes(8).hex()}"
+    making = Making(means, _maker(opened, chance), write, owner)
     face = DeviceFace(means, write, config.poll_seconds, limits.manifest_bytes)
-    operator = OperatorFace(means, write, config, version("sealift"), face.seen)
+    operator = OperatorFace(
+        means, write, config, version("sealift"), face.seen, making.progress
+    )
     return Server(
         means=means,
         config=config,
@@ -186,4 +202,17 @@ def build(opened: Opened, clock: Clock, chance: Chance) -> Server:
         ),
         face=face,
         writer=writer,
+        making=making,
+        owner=owner,
+    )
+
+
+def _maker(opened: Opened, chance: Chance) -> ProcessMaker:
+    settings, layout = opened.config.delta, opened.layout
+    return ProcessMaker(
+        blobs=layout.blobs,
+        scratch=emptied(layout.scratch),
+        limits=Limits(settings.memory_max, settings.seconds_max),
+        quality=Quality(settings.quality),
+        chance=chance,
     )

@@ -55,7 +55,7 @@ class DeltaSettings:
     server open sealed images in memory to make (sealed) deltas of them.
     """
 
-    enabled: bool = False
+    enabled: bool = True
     memory_max: int = 4 * 1024**3
     seconds_max: int = 3600
     wait_minutes: int = 10

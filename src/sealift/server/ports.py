@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
+    from pathlib import Path
 
     from sealift.core.audit import Event
     from sealift.core.types import Artifact, Container, Wrap
@@ -478,6 +479,10 @@ class Deltas(Protocol):
         """Hold a row longer; ``False`` if it is not the owner's any more."""
         ...
 
+    def give_back(self, number: int, owner: str) -> None:
+        """Leave a row as if it had not been taken, if it is still the owner's."""
+        ...
+
     def is_held(self, number: int, owner: str) -> bool:
         """Whether a row is still being made by that owner."""
         ...
@@ -717,6 +722,59 @@ class ContentOpener(Protocol):
 
         Raises:
             DecryptError: wrapped to another key, for another file, or changed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One image of a pair: its full container and, if that is sealed, what opens it."""
+
+    artifact: Artifact
+    full: Container
+    content_key: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A delta to make. ``name`` is what its container is called.
+
+    It is sealed with the content key of the new image, if that has one.
+    """
+
+    number: int
+    name: str
+    base: Side
+    new: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A finished delta: its facts, the file it is in, CPU milliseconds it took."""
+
+    container: Container
+    file: Path
+    cpu_ms: int
+
+
+class DeltaMaker(Protocol):
+    """Makes deltas, elsewhere: whatever happens there does not harm this process."""
+
+    def make(
+        self,
+        task: Task,
+        *,
+        progress: Callable[[str, int], None],
+        cancelled: Callable[[], bool],
+    ) -> Made:
+        """Make one, checked by the decoder devices have; blocks until that is done.
+
+        ``progress(step, per cent)`` is called now and then. Once ``cancelled()`` the
+        work is given up within a second. The file of the result is the caller's.
+
+        Raises:
+            DeltaError: it could not be made. PayloadError, FormatError: a container is
+            not what it should be. SpaceError: no room.
         """
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Any
 
 from sealift.core.types import Container
 from sealift.server.ports import Delta, PayloadPolicy, Release
@@ -27,16 +28,20 @@ class Fleet:
         self.world.means = replace(self.world.means, payload=DELTAS)
 
     def running(
-        self, version: str, *names: str, abilities: tuple[str, ...] = ("delta/1",)
+        self,
+        version: str,
+        *names: str,
+        abilities: tuple[str, ...] = ("delta/1",),
+        **more: Any,
     ) -> None:
         """Have devices report that they run a version; new ones are enrolled first."""
         for name in names:
             voice = self.voices.get(name) or Voice(self.world.device(name))
             self.voices[name] = voice
             voice.runs = artifact(version)
-            self.say(name, abilities=abilities)
+            self.say(name, abilities=abilities, **more)
 
-    def say(self, name: str, **changes: object) -> None:
+    def say(self, name: str, **changes: Any) -> None:
         """One report of a device."""
         voice = self.voices[name]
         raw = voice.report(**changes)

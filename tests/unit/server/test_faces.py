@@ -64,10 +64,10 @@ def ask(
         "client": ("127.0.0.1", 1),
         **more,
     }
-    answer = Answer()
+    answer, body = Answer(), scope.pop("body", b"")
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.start":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from sealift.core.errors import SpaceError, StateError
 from sealift.server import jobs
 from sealift.server.adapters.migrations import MIGRATIONS
 from sealift.server.adapters.sqlite import SqliteStore
+from sealift.server.ports import Done, Offer
 from tests.unit.server.world import START, World
 
 
@@ -135,3 +138,56 @@ def test_jobs_run_when_due(world: World) -> None:
     assert jobs.run_due(world.means, "me") == []
     world.clock.forward(minutes=11)
     assert jobs.run_due(world.means, "me") == ["image-refresh"]
+
+
+def _version_one(path: Path) -> None:
+    """A database of the first released schema, with a fleet in it."""
+    old = sqlite3.connect(path)
+    for statement in MIGRATIONS[0]:
+        old.execute(statement)
+    old.executescript(_OLD_ROWS)
+    old.execute("PRAGMA user_version = 1")
+    old.commit()
+    old.close()
+
+
+_STAMP = "2026-11-01T00:00:00Z"
+_OLD_ROWS = f"""
+INSERT INTO device VALUES ('dev-0001', 'active', 'kid', '{{}}', '{_STAMP}', 3,
+    NULL, NULL, NULL, NULL, '{{}}');
+INSERT INTO ecu VALUES ('main', 'dev-0001', 'board', 1, 'i', 'ab', 5, '1.0', 1, NULL);
+INSERT INTO release VALUES ('demo-1', 'demo', '1', 1, '[]', '{_STAMP}');
+INSERT INTO deployment VALUES ('d-1', 'demo-1', 'running', 'why', '{_STAMP}', 1);
+INSERT INTO installation VALUES ('d-1/x', 'd-1', 'dev-0001', 'main', 'demo/i', 'ab',
+    'downloading', 1, NULL, '{_STAMP}');
+"""
+
+
+def test_the_first_schema_is_carried_over(tmp_path: Path) -> None:
+    """A database of schema 1 opens with every row, and takes what is new."""
+    _version_one(tmp_path / "db")
+    store = SqliteStore(tmp_path / "db")
+    device = store.reader.devices.find("dev-0001")
+    assert device is not None
+    assert (device.counter, device.abilities, device.decryption_key) == (3, (), None)
+    (row,) = store.reader.deployments.installations_on("dev-0001")
+    assert (row.state, row.offer, row.done) == ("downloading", None, None)
+    deployment = store.reader.deployments.find("d-1")
+    assert deployment is not None
+    assert (deployment.bytes_max, deployment.delta_wait) == (None, 0)
+    with store.begin() as session:
+        offered = replace(row, offer=Offer("full", 7), done=Done("full", 8, 1))
+        session.deployments.save_installation(offered)
+        session.devices.save(replace(device, abilities=("delta/1",)))
+    assert store.reader.deployments.installations_on("dev-0001") == [offered]
+    assert store.reader.deltas.all() == []
+    store.close()
+    store = SqliteStore(tmp_path / "db")  # and again, with nothing to do
+    assert store.reader.deployments.installations_on("dev-0001") == [offered]
+    store.close()
+
+
+def test_released_schemas_are_never_edited() -> None:
+    """The statements of a released version are those it was released with."""
+    digest = hashlib.sha256("\n".join(MIGRATIONS[0]).encode()).hexdigest()
+    assert digest == "7943320cf7d80422f8ff772b682660a05c70e72f5960a54adf2ce47741b321d0"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -202,10 +202,12 @@ class World:
             self.means, OPERATOR, [releases.NewArtifact(wanted.name, facts)]
         )
 
-    def device(self, name: str = "dev-0001", hardware: str = HARDWARE) -> TestDevice:
-        """An enrolled device with one component."""
+    def device(
+        self, name: str = "dev-0001", hardware: str = HARDWARE, **more: Any
+    ) -> TestDevice:
+        """An enrolled device with one component; ``more`` of what it is enrolled with."""
         made = TestDevice(name, {f"{name}-main": hardware})
-        identity.enrol(self.means, OPERATOR, made.wish())
+        identity.enrol(self.means, OPERATOR, replace(made.wish(), **more))
         return made
 
     def deploy(self, release: Release, *devices: str) -> str:

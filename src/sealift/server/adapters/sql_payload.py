@@ -34,6 +34,10 @@ _CLAIM = """UPDATE delta SET state = 'making', owner = ?, lease_until = ?,
 _RENEW = """UPDATE delta SET lease_until = ?
     WHERE number = ? AND state = 'making' AND owner = ? RETURNING number"""
 
+_GIVE_BACK = """UPDATE delta SET state = 'wanted', owner = NULL, lease_until = NULL,
+        attempts = attempts - 1
+    WHERE number = ? AND state = 'making' AND owner = ?"""
+
 
 class Deltas(Table):
     """Deltas wanted and made; see the port."""
@@ -108,6 +112,10 @@ class Deltas(Table):
     def renew(self, number: int, owner: str, until: datetime) -> bool:
         """Hold a row longer, if it is still ours."""
         return bool(self.rows(_RENEW, text(until), number, owner))
+
+    def give_back(self, number: int, owner: str) -> None:
+        """Leave a row as if it had not been taken, if it is still ours."""
+        self.rows(_GIVE_BACK, number, owner)
 
     def is_held(self, number: int, owner: str) -> bool:
         """Whether a row is still being made by that owner."""

@@ -29,6 +29,7 @@ from sealift.server.api.auth import (
 from sealift.server.api.operations import OPERATIONS, PREFIX, Operation, document
 from sealift.server.api.problems import send_json
 from sealift.server.config import url
+from sealift.server.domain import openness
 from sealift.server.services import (
     accounts,
     audit,
@@ -41,7 +42,7 @@ from sealift.server.services import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
     from datetime import datetime
 
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -73,8 +74,8 @@ class Request:
 class OperatorFace:
     """The operator listener's application.
 
-    ``seen`` is filled by the device face, ``progress`` (per cent, by number) by whoever
-    makes deltas.
+    ``seen`` is filled by the device face, ``progress`` by whoever makes deltas: step
+    and per cent by number.
     """
 
     means: Means
@@ -82,7 +83,7 @@ class OperatorFace:
     config: Config
     version: str
     seen: Mapping[str, datetime]
-    progress: Mapping[int, int] = field(default_factory=dict)
+    progress: Mapping[int, tuple[str, int]] = field(default_factory=dict)
 
     def app(self, limiter: RateLimiter, in_flight_max: int) -> ASGIApp:
         """Every route behind the guard."""
@@ -206,9 +207,8 @@ class OperatorFace:
         if length is None:
             raise InvalidInputError("this needs a Content-Length")
         if not releases.check_container(self._read, name, length, sha256):
-            await self.means.blobs.put(
-                sha256, body_pieces(request.receive), length=length, sha256=sha256
-            )
+            body = self._watched(name, body_pieces(request.receive))
+            await self.means.blobs.put(sha256, body, length=length, sha256=sha256)
             await self.write(
                 releases.add_container,
                 self.means,
@@ -218,6 +218,23 @@ class OperatorFace:
                 sha256,
             )
         return wire.ContainerAnswer(name, length, sha256)
+
+    async def _watched(
+        self, name: str, pieces: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        """The body, stopped at its first bytes if they show what must not be shown."""
+        head = b""
+        async for piece in pieces:
+            if len(head) >= openness.LOOK:
+                yield piece
+                continue
+            head += piece
+            if len(head) >= openness.LOOK:
+                releases.check_openness(self._read, name, head)
+                yield head
+        if len(head) < openness.LOOK:
+            releases.check_openness(self._read, name, head)
+            yield head
 
     async def show_container(self, request: Request) -> wire.ContainerAnswer:
         """What is stored under a name."""

@@ -313,7 +313,8 @@ class DeploymentDetailAnswer(Struct):
 class DeltaAnswer(Struct):
     """A pair of images a delta is wanted between; lengths in bytes, CPU in ms.
 
-    ``progress`` is per cent, while it is made. ``container`` is its name once ready.
+    While it is made there are ``step`` and its ``progress`` in per cent, once it is
+    ready ``container``, its name.
     """
 
     id: int
@@ -331,6 +332,7 @@ class DeltaAnswer(Struct):
     cpu_ms: int | None
     reason: str | None
     attempts: int
+    step: str | None
     progress: int | None
     wanted_at: datetime
     changed_at: datetime
@@ -459,9 +461,10 @@ def deployment_detail(found: DeploymentView) -> DeploymentDetailAnswer:
     )
 
 
-def delta(found: DeltaView, progress: int | None) -> DeltaAnswer:
+def delta(found: DeltaView, progress: tuple[str, int] | None) -> DeltaAnswer:
     """A delta as given out."""
     row = found.delta
+    step, percent = progress or (None, None)
     return DeltaAnswer(
         id=row.number,
         state=row.state,
@@ -478,7 +481,8 @@ def delta(found: DeltaView, progress: int | None) -> DeltaAnswer:
         cpu_ms=row.cpu_ms,
         reason=row.reason,
         attempts=row.attempts,
-        progress=progress if row.state == "making" else None,
+        step=step,
+        progress=percent,
         wanted_at=row.wanted_at,
         changed_at=row.changed_at,
     )

@@ -12,7 +12,7 @@ from enum import StrEnum
 __all__ = [
     "ATTEMPTS",
     "DeltaState",
-    "awaited",
+    "is_awaited",
     "name",
     "pause",
     "sealed_pair",
@@ -66,7 +66,7 @@ def pause(attempts: int) -> timedelta:
     return timedelta(minutes=5 ** (attempts - 1))
 
 
-def awaited(state: DeltaState, attempts: int) -> bool:
+def is_awaited(state: DeltaState, attempts: int) -> bool:
     """Whether a deployment waits for it: a first attempt, not the ones after a failure.
 
     ``attempts`` counts one that is under way.

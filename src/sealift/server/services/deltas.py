@@ -20,7 +20,7 @@ from sealift.server.domain.deltas import (
     useful,
 )
 from sealift.server.domain.deltas import name as delta_name
-from sealift.server.ports import StoredContainer
+from sealift.server.ports import Side, StoredContainer, Task
 from sealift.server.services.audit import recorded
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DeltaView",
-    "Side",
-    "Task",
     "all_deltas",
     "cancel",
     "fail",
@@ -116,38 +114,6 @@ def cancel(means: Means, actor: Actor, number: int) -> None:
 
 
 # ── what a maker needs and tells ─────────────────────────────────────────────────────
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One image of a pair: its full container and, if that is sealed, what opens it.
-
-    ``image_sha256`` is that of the plain image, the content key is in memory only.
-    """
-
-    image_sha256: bytes
-    length: int
-    full: Container
-    content_key: bytes | None
-
-    def __repr__(self) -> str:
-        """Without the key: this may end in a log."""
-        return f"Side({self.full.name})"
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A delta to make. ``name`` is what its container is called, sealed if so."""
-
-    number: int
-    name: str
-    base: Side
-    new: Side
-
-    @property
-    def sealed(self) -> bool:
-        """Whether the delta is sealed, with the new image's content key."""
-        return self.new.content_key is not None
-
-
 def task_of(
     session: Session, policy: PayloadPolicy, content: ContentOpener, row: Delta
 ) -> Task:
@@ -196,7 +162,6 @@ def finish(
             return
         _store(unit, made)
         _moved(unit, replace(done, container=made), DeltaState.READY)
-        unit.session.metadata.outdate_ordered(row.new_sha256)
 
 
 def fail(
@@ -213,10 +178,11 @@ def fail(
         else:
             later = replace(row, run_at=unit.now + pause(row.attempts))
             _moved(unit, later, DeltaState.WANTED, reason)
-        unit.session.metadata.outdate_ordered(row.new_sha256)
 
 
 def _moved(unit: Unit, row: Delta, to: DeltaState, reason: str | None = None) -> None:
+    """Save and record it; devices that wait for it, or not yet for it, look again."""
+    unit.session.metadata.outdate_ordered(row.new_sha256)
     unit.session.deltas.save(
         replace(row, state=to.value, reason=reason, changed_at=unit.now)
     )
@@ -249,14 +215,14 @@ def _store(unit: Unit, made: Container) -> None:
 
 
 def _side(session: Session, content: ContentOpener, item: ReleaseItem) -> Side:
-    image, digest = item.artifact, item.full.sha256
     if not item.sealed:
-        return Side(image.sha256, image.length, item.full, None)
+        return Side(item.artifact, item.full)
+    digest = item.full.sha256
     key = session.content_keys.find(digest.hex())
     if key is None:
         raise NotFoundError(f"the content key of {item.full.name} is not here")
     opened = content.open(key.wrap, key.path, digest)
-    return Side(image.sha256, image.length, item.full, opened)
+    return Side(item.artifact, item.full, opened)
 
 
 def _items(session: Session) -> list[ReleaseItem]:

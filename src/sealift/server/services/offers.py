@@ -24,7 +24,7 @@ from sealift.server.domain.chooser import (
     Why,
     choose,
 )
-from sealift.server.domain.deltas import DeltaState, awaited
+from sealift.server.domain.deltas import DeltaState, is_awaited
 from sealift.server.domain.installation import State
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Place:
     @property
     def _limits(self) -> Limits:
         row = self._row
-        waits = row is not None and awaited(DeltaState(row.state), row.attempts)
+        waits = row is not None and is_awaited(DeltaState(row.state), row.attempts)
         return Limits(self.deployment.bytes_max, waits and self.now < self.waits_until)
 
 

@@ -21,6 +21,7 @@ from sealift.core.errors import (
     LimitError,
     NotFoundError,
 )
+from sealift.server.domain import openness
 from sealift.server.domain.catalogue import catalogue
 from sealift.server.domain.deltas import SEALED, DeltaState, name, useful
 from sealift.server.ports import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from sealift.core.audit import Actor
     from sealift.core.types import Artifact, Container, Seal
+    from sealift.repo.entries import Listed
     from sealift.server.ports import Means, Session
     from sealift.server.services.audit import Unit
 
@@ -46,6 +48,7 @@ __all__ = [
     "add_container",
     "all_releases",
     "check_container",
+    "check_openness",
     "find_release",
     "publish_release",
 ]
@@ -91,6 +94,37 @@ def check_container(session: Session, name: str, length: int, sha256: str) -> bo
             hint="published bytes are immutable; choose the next version",
         )
     return True
+
+
+def check_openness(session: Session, name: str, prefix: bytes) -> None:
+    """Refuse what the first bytes of an upload show and must not (``openness.LOOK``).
+
+    Raises:
+        InvalidInputError: a plain container under a name of sealed ones.
+        ForbiddenError: a plain container of, or from, an image that travels sealed.
+    """
+    shown = openness.images(prefix)
+    if shown is None:
+        return
+    if name.endswith(SEALED):
+        raise InvalidInputError(f"{name} is not sealed, whatever its name says")
+    if any(_is_secret(session, image) for image in shown):
+        raise ForbiddenError(
+            f"{name} would show an image that travels sealed",
+            hint="upload the sealed container only",
+        )
+
+
+def _is_secret(session: Session, image_sha256: str) -> bool:
+    """Whether an image was published sealed, or the offline keys say it must be."""
+    if session.content_keys.seals(image_sha256):
+        return True
+    targets = session.metadata.newest("image", "targets")
+    listed = {} if targets is None else catalogue(targets.body)
+    return any(
+        entry.sealed and entry.artifact.sha256.hex() == image_sha256
+        for entry in listed.values()
+    )
 
 
 def add_container(
@@ -193,6 +227,7 @@ def _release(unit: Unit, artifacts: Sequence[NewArtifact]) -> Release:
                 hint="publish the signed Image Targets first",
             )
         _require_stored(unit, wanted.full, sealed=wanted.seal is not None)
+        _require_as_listed(listed[wanted.path], wanted)
         found.append((listed[wanted.path], wanted))
     lines = {
         (entry.artifact.name.split("/")[0], entry.artifact.version, entry.sequence)
@@ -229,6 +264,19 @@ def _require_stored(unit: Unit, wanted: Container, *, sealed: bool) -> None:
         ) from error
     if not 0 < wanted.head_length <= length:
         raise LimitError(f"container {wanted.name}: the head is longer than the whole")
+
+
+def _require_as_listed(entry: Listed, wanted: NewArtifact) -> None:
+    """Devices refuse an order that travels differently than the offline keys say."""
+    if entry.sealed and wanted.seal is None:
+        raise ForbiddenError(
+            f"{wanted.path} is listed as sealed", hint="publish its sealed container"
+        )
+    if wanted.seal is not None and not entry.sealed:
+        raise InvalidInputError(
+            f"{wanted.path} is not listed as sealed, so devices would refuse it",
+            hint="pack it sealed and sign Image Targets again",
+        )
 
 
 # ── seals ────────────────────────────────────────────────────────────────────────────
