@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sealift.cli import drawing, output
+from sealift.cli import output, remote, views
 from sealift.core.errors import (
     DeltaError,
     DigestError,
@@ -18,9 +18,8 @@ from sealift.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from sealift.payload.anatomy import Anatomy
     from sealift.payload.facts import Facts
-    from sealift.payload.findings import Case, Finding, Trial
+    from sealift.payload.findings import Trial
     from sealift.payload.images import FileImage
     from sealift.payload.making import Made, Request
     from sealift.payload.rebuild import Source
@@ -43,10 +42,6 @@ FactsFile = Annotated[
 BaseImage = Annotated[
     Path | None, typer.Option("--base", metavar="OLD", help="The image before it.")
 ]
-CARRIERS = 10
-"""Files or regions that are named with a trial."""
-CARRIER_MIN = 0.001
-"""The share of a delta below which nobody is named."""
 SIZE_HINT = "a number of bytes, or one with KiB, MiB or GiB: 512MiB"
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
@@ -109,7 +104,7 @@ def make(
     output.show(
         made.to_json() | {"container_file": str(out), "written": not dry_run},
         as_json=as_json,
-        text=lambda: _print_made(out, made, written=not dry_run),
+        text=lambda: views.print_made(out, made, written=not dry_run),
     )
 
 
@@ -134,39 +129,6 @@ def _write_facts(out: Path, made: Made) -> None:
 
     raw = json.dumps(made.facts.to_json(), indent=2).encode() + b"\n"
     write_atomic(_facts_beside(out), raw, mode=0o644, replace=False)
-
-
-def _print_made(out: Path, made: Made, *, written: bool) -> None:
-    artifact, container = made.facts.artifact, made.facts.container
-    share = 100 * container.length / artifact.length
-    pairs: dict[str, object] = {
-        "container": f"{out if written else 'not kept'}: {made.kind}, "
-        f"{output.size(container.length)} ({container.length} bytes)",
-        "of the image": f"{share:.2f} % of {output.size(artifact.length)}",
-    }
-    if made.full_length is not None:
-        share = 100 * container.length / made.full_length
-        pairs["of the full"] = f"{share:.1f} % of {output.size(made.full_length)}"
-    if made.strategy is not None:
-        pairs["strategy"] = made.strategy
-    pairs["CPU"] = f"{made.cpu_seconds:.1f} s"
-    pairs["memory"] = f"{output.size(made.memory)} at most"
-    output.facts(pairs)
-    print()
-    output.table(
-        ("segments", "count", "in the container"),
-        [
-            [op.name, count, output.size(length)]
-            for op, (count, length) in made.kinds.items()
-            if count
-        ],
-    )
-    if made.full_length is not None and not made.worth:
-        output.warn(
-            "from 80 % of the full container on, no delta is offered to devices"
-        )
-    if written:
-        output.note(f"next: sealift payload inspect {out}")
 
 
 @app.command()
@@ -273,15 +235,15 @@ def inspect(
         image = stack.enter_context(opened(container))
         if looks_sealed(image.read_at, image.length):
             known = _known_facts(container, facts)
-            _show_sealed(container, image.length, known, as_json=as_json)
+            views.show_sealed(container, image.length, known, as_json=as_json)
             return
         source = _source(image, container, facts)
         report = stack.enter_context(output.progress(as_json=as_json))
         found = dissect(source.read_at, source.facts, report)
     output.show(
-        _anatomy_json(found),
+        views.anatomy_json(found),
         as_json=as_json,
-        text=lambda: _print_anatomy(container, found),
+        text=lambda: views.print_anatomy(container, found),
     )
 
 
@@ -335,9 +297,9 @@ def check_image(
     case = Case(found, before, limit, tried)
     findings = advise(case)
     output.show(
-        _check_json(case, findings),
+        views.check_json(case, findings),
         as_json=as_json,
-        text=lambda: _print_check(image, case, findings),
+        text=lambda: views.print_check(image, case, findings),
     )
     bad = any(finding.severity is not Severity.NOTE for finding in findings)
     return RefusedError.exit_status if strict and bad else 0
@@ -360,7 +322,37 @@ def _tried(
         return None
 
 
-# ── what inspect shows ───────────────────────────────────────────────────────────────
+# ── deltas on a server ───────────────────────────────────────────────────────────────
+@app.command()
+def deltas(
+    retry: Annotated[
+        int | None,
+        typer.Option(metavar="ID", help="Make one that failed or was cancelled."),
+    ] = None,
+    cancel: Annotated[
+        int | None,
+        typer.Option(metavar="ID", help="Do not make one, or stop making it."),
+    ] = None,
+    server: remote.Server = None,
+    token_file: remote.TokenFile = None,
+    ca: remote.CaFile = None,
+    profile: remote.ProfileFile = None,
+    as_json: output.Json = False,
+) -> None:
+    """Show the deltas a server wants, makes or made for the images devices run.
+
+    Example: sealift payload deltas --profile server.toml
+    """
+    with remote.session(server, token_file, ca, profile) as operator:
+        if retry is not None:
+            operator.retry_delta(retry)
+        if cancel is not None:
+            operator.cancel_delta(cancel)
+        found = list(operator.deltas())
+    output.show(found, as_json=as_json, text=lambda: views.print_deltas(found))
+
+
+# ── containers and their facts ───────────────────────────────────────────────────────
 def _known_facts(container: Path, facts: Path | None) -> Facts | None:
     """Facts from the file that was named, else from one beside the container."""
     from sealift.payload.facts import FACTS_MAX, Facts
@@ -387,238 +379,3 @@ def _source(image: FileImage, path: Path, facts: Path | None) -> Source:
         known = Facts.of_itself(image.read_at, image.length)
         output.warn(f"nothing to compare {path} with: it is taken by its own word")
     return Source(image.read_at, known)
-
-
-def _show_sealed(
-    container: Path, length: int, known: Facts | None, *, as_json: bool
-) -> None:
-    from sealift.core.encryption import plain_length
-
-    found: dict[str, Any] = {
-        "sealed": True,
-        "length": length,
-        "plain_length": plain_length(length),
-    }
-    if known is not None:
-        found["artifact"] = known.to_json()["artifact"]
-        found["head_length"] = known.container.head_length
-
-    def text() -> None:
-        output.facts(
-            {
-                "container": f"{container}: sealed, or no container at all",
-                "sealed": f"{output.size(length)} ({length} bytes)",
-                "opened": f"{output.size(plain_length(length))} of container",
-            }
-        )
-        if known is not None:
-            output.facts({"image": output.size(known.artifact.length)})
-        output.note("without its content key nothing but its size can be seen")
-
-    output.show(found, as_json=as_json, text=text)
-
-
-def _anatomy_json(found: Anatomy) -> dict[str, Any]:
-    facts = found.facts
-    return {
-        "sealed": False,
-        "own_word": facts.own_word,
-        **{key: value for key, value in facts.to_json().items() if key != "schema"},
-        "segments": {
-            op.name.lower(): {
-                "count": share.count,
-                "image_bytes": share.plain,
-                "frame_bytes": share.frames,
-            }
-            for op, share in found.segments.items()
-        },
-        "ops": {
-            op.name.lower(): {"count": share.count, "image_bytes": share.plain}
-            for op, share in found.ops.items()
-        },
-        "streams": {
-            name: {"plain": plain, "packed": packed}
-            for name, (plain, packed) in found.streams.by_name().items()
-        },
-        "biggest": [
-            {
-                "segment": segment.index,
-                "offset": segment.offset,
-                "kind": segment.op.name.lower(),
-                "frame_bytes": segment.frame_length,
-            }
-            for segment in found.biggest
-        ],
-        "map": {
-            "cell_bytes": found.map.cell,
-            "legend": {letter: name for name, letter in drawing.LETTERS.items()},
-            "cells": drawing.letters(found.map),
-        },
-    }
-
-
-def _print_anatomy(path: Path, found: Anatomy) -> None:
-    artifact, container = found.facts.artifact, found.facts.container
-    share = 100 * container.length / artifact.length
-    delta = container.base_sha256 is not None
-    pairs: dict[str, object] = {
-        "container": f"{path}: {'delta' if delta else 'full'}, "
-        f"{output.size(container.length)}, {share:.1f} % of the image",
-        "image": output.size(artifact.length),
-        "  sha256": artifact.sha256.hex(),
-    }
-    if container.base_sha256 is not None:
-        pairs["base"] = output.size(container.base_length)
-        pairs["  sha256 "] = container.base_sha256.hex()
-    pairs["head"] = f"{output.size(container.head_length)}, all frames intact"
-    output.facts(pairs)
-    print()
-    drawing.show_lines(drawing.draw_map(found.map, drawing.width()))
-    print()
-    _print_shares(found)
-    if found.biggest:
-        print()
-        output.table(
-            ("largest frames", "at", "kind", "bytes"),
-            [
-                [
-                    f"segment {one.index}",
-                    output.size(one.offset),
-                    one.op.name,
-                    one.frame_length,
-                ]
-                for one in found.biggest
-            ],
-        )
-
-
-def _print_shares(found: Anatomy) -> None:
-    rows: list[list[object]] = [
-        [op.name, share.count, output.size(share.plain), output.size(share.frames)]
-        for op, share in found.segments.items()
-        if share.count
-    ]
-    output.table(("segments", "count", "of the image", "in the container"), rows)
-    if any(share.count for share in found.ops.values()):
-        print()
-        output.table(
-            ("ops in DELTA", "count", "of the image"),
-            [
-                [op.name, share.count, output.size(share.plain)]
-                for op, share in found.ops.items()
-                if share.count
-            ],
-        )
-        print()
-        output.table(
-            ("streams in DELTA", "plain", "packed"),
-            [
-                [name, output.size(plain), output.size(packed)]
-                for name, (plain, packed) in found.streams.by_name().items()
-            ],
-        )
-
-
-# ── what check-image shows ───────────────────────────────────────────────────────────
-def _check_json(case: Case, findings: tuple[Finding, ...]) -> dict[str, Any]:
-    image = case.image
-    return {
-        "length": image.length,
-        "zero_bytes": image.zero,
-        "dense_bytes": image.dense,
-        "slot_size": case.slot_size,
-        "volumes": [
-            {
-                "name": volume.name,
-                "offset": volume.offset,
-                "length": volume.length,
-                "kind": volume.kind,
-                "codec": volume.packed.codec if volume.packed else None,
-                "block_size": _block_size(volume),
-                "files": len(volume.tree.files) if volume.tree else None,
-            }
-            for volume in image.volumes
-        ],
-        "trial": _trial_json(case.trial),
-        "findings": [finding.to_json() for finding in findings],
-    }
-
-
-def _trial_json(trial: Trial | None) -> dict[str, Any] | None:
-    if trial is None:
-        return None
-    carriers = [{"name": name, "bytes": count} for name, count in _named(trial)]
-    return {
-        "delta_bytes": trial.delta,
-        "full_bytes": trial.full,
-        "share": round(trial.share, 4),
-        "carriers": carriers,
-    }
-
-
-def _named(trial: Trial) -> list[tuple[str, int]]:
-    least = trial.delta * CARRIER_MIN
-    return [one for one in trial.carriers[:CARRIERS] if one[1] > least]
-
-
-def _block_size(volume: Any) -> int | None:
-    if volume.packed is not None:
-        return int(volume.packed.block_size)
-    return volume.tree.superblock.block_size if volume.tree is not None else None
-
-
-def _print_check(path: Path, case: Case, findings: tuple[Finding, ...]) -> None:
-    image = case.image
-    pairs: dict[str, object] = {"image": f"{path}: {output.size(image.length)}"}
-    for volume in image.volumes:
-        pairs[volume.name if volume.name != "image" else "holds"] = _volume(volume)
-    pairs["zero"] = f"{output.size(image.zero)} in segments of nothing else"
-    pairs["dense"] = f"{output.size(image.dense)} look compressed or encrypted"
-    output.facts({output.clean(name): value for name, value in pairs.items()})
-    if case.trial is not None:
-        _print_trial(case.trial)
-    for finding in findings:
-        print()
-        drawing.show_lines(drawing.draw_finding(finding, drawing.width()))
-    print()
-    print(_verdict(findings))
-    if case.base is None:
-        output.note("with --base OLD, two builds are compared")
-
-
-def _print_trial(trial: Trial) -> None:
-    print()
-    print(
-        f"trial delta {output.size(trial.delta)}, {100 * trial.share:.1f} % of the "
-        f"full container ({output.size(trial.full)}); its bytes are spent on"
-    )
-    for name, count in _named(trial):
-        print(f"  {output.size(count).rjust(10)}  {output.clean(name)}")
-
-
-def _volume(volume: Any) -> str:
-    told = [volume.kind]
-    if volume.packed is not None:
-        told.append(f"compressed by {volume.packed.codec or 'nothing'}")
-    if (block := _block_size(volume)) is not None:
-        told.append(f"blocks of {output.size(block)}")
-    if volume.tree is not None:
-        told.append(f"{len(volume.tree.files)} files and directories")
-        told.append(f"{output.size(volume.tree.free)} free")
-    if volume.verity is not None:
-        told.append("dm-verity")
-    return ", ".join(told)
-
-
-def _verdict(findings: tuple[Finding, ...]) -> str:
-    if not findings:
-        return "nothing to change: a good image for deltas"
-    counts = {
-        str(level): sum(finding.severity == level for finding in findings)
-        for level in ("error", "warning", "note")
-    }
-    return ", ".join(
-        f"{count} {name}{'s' if count > 1 else ''}"
-        for name, count in counts.items()
-        if count
-    )
