@@ -24,15 +24,14 @@ from sealift.core.container import (
     open_head,
     segment_count,
 )
-from sealift.core.delta import Base, Extent, encode_delta, read_control
-from sealift.core.errors import PatchError
+from sealift.core.delta import Base, Extent, encode_delta, read_control, read_streams
 from sealift.core.merkle import tree_root
 from sealift.core.packer import ContainerWriter, Made, Packed, make_segment, pack_full
 from sealift.core.payload import check_frame, open_frame
 from sealift.core.streams import pack as pack_stream
 from sealift.core.streams import unpack
 from sealift.core.types import Artifact, Container
-from sealift.core.varints import read_varint, svarint, varint
+from sealift.core.varints import svarint, varint
 
 SEGMENT = 65_536
 NUMBERS = {Op.COPY: 0, Op.ZERO: 1, Op.DELTA: 2, Op.REPLACE: 3}
@@ -312,16 +311,9 @@ def applied(
 
 def taken_apart(frame: bytes) -> tuple[list[bytes], list[bytes]]:
     """The three streams of a sound DELTA frame: plain, and as they are packed."""
-    numbers, at = [], 0
-    for _ in range(6):
-        value, at = read_varint(frame, at, PatchError)
-        numbers.append(value)
-    packed = []
-    for size in numbers[1::2]:
-        packed.append(frame[at : at + size])
-        at += size
-    pairs = zip(packed, numbers[::2], strict=True)
-    return [unpack(stream, length) for stream, length in pairs], packed
+    streams = read_streams(frame, 1 << 20)
+    packed = [bytes(stream.packed) for stream in streams]
+    return [unpack(*stream) for stream in streams], packed
 
 
 def understood(frame: bytes, offset: int, length: int, base: bytes) -> bytes:

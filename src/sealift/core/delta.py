@@ -20,11 +20,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sealift.core.container import Op
 from sealift.core.errors import LimitError, PatchError
-from sealift.core.streams import STEP, PackedStream, unpack
+from sealift.core.streams import PackedStream, unpack
+from sealift.core.sums import SIZE, add, subtract
 from sealift.core.varints import read_svarint, read_varint, svarint, varint
 
 if TYPE_CHECKING:
@@ -40,9 +42,6 @@ OPS_MAX: Final = 65_536
 _OPS: Final = (Op.COPY, Op.ZERO, Op.DELTA, Op.REPLACE)
 """Ops by their number in a control stream: even ones use the base."""
 _FROM_BASE: Final = frozenset({Op.COPY, Op.DELTA})
-_ZEROS: Final = bytes(STEP)
-_LOW: Final = int.from_bytes(b"\x7f" * STEP, "little")
-_HIGH: Final = int.from_bytes(b"\x80" * STEP, "little")
 
 
 class Extent(NamedTuple):
@@ -55,6 +54,21 @@ class Extent(NamedTuple):
     op: Op
     length: int
     base_offset: int = 0
+
+
+class Stream(NamedTuple):
+    """A packed stream as it lies in a frame, and the length of its plain bytes."""
+
+    packed: memoryview
+    length: int
+
+
+class Streams(NamedTuple):
+    """The three streams of a DELTA frame, within the limits of the format."""
+
+    control: Stream
+    difference: Stream
+    literal: Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +106,37 @@ def decode_delta(frame: bytes, offset: int, length: int, base: Base) -> bytes:
         PatchError: the frame contradicts itself, or does not give exactly the segment.
         LimitError: a limit of the format is passed.
     """
+    streams = read_streams(frame, length)
     room = BytesIO(bytes(length))  # before the decoders take their dictionaries
-    control, difference, literal = _streams(frame, length)
+    control = unpack(*streams.control)
+    difference = PackedStream(*streams.difference)
+    literal = PackedStream(*streams.literal)
     extents = read_control(control, offset, length)
     _build(extents, base, difference, literal, room)
     difference.finish()
     literal.finish()
     return room.getvalue()
+
+
+def read_streams(frame: bytes, length: int) -> Streams:
+    """The streams of the DELTA frame of a segment of ``length`` bytes; none is decoded.
+
+    Raises:
+        PatchError: they do not fill the frame, or a number is malformed.
+        LimitError: one is larger than its limit, or a number longer than nine bytes.
+    """
+    numbers, at = [], 0
+    for _ in range(6):
+        value, at = read_varint(frame, at, PatchError)
+        numbers.append(value)
+    plain, packed = numbers[::2], numbers[1::2]
+    if plain[0] > CONTROL_MAX or plain[1] + plain[2] > length:
+        raise LimitError("payload: a stream of a frame is larger than its limit")
+    if at + sum(packed) != len(frame):
+        raise PatchError("payload: the streams do not fill their frame")
+    stops = list(accumulate(packed, initial=at))
+    view = memoryview(frame)
+    return Streams(*(Stream(view[stops[i] : stops[i + 1]], plain[i]) for i in range(3)))
 
 
 def read_control(control: bytes, offset: int, length: int) -> Iterator[Extent]:
@@ -132,25 +170,6 @@ def read_control(control: bytes, offset: int, length: int) -> Iterator[Extent]:
         raise PatchError("payload: the ops do not fill their segment")
 
 
-def _streams(frame: bytes, length: int) -> tuple[bytes, PackedStream, PackedStream]:
-    """Control in plain, and the other two as streams."""
-    numbers, at = [], 0
-    for _ in range(6):
-        value, at = read_varint(frame, at, PatchError)
-        numbers.append(value)
-    plain, packed = numbers[::2], numbers[1::2]
-    if plain[0] > CONTROL_MAX or plain[1] + plain[2] > length:
-        raise LimitError("payload: a stream of a frame is larger than its limit")
-    if at + sum(packed) != len(frame):
-        raise PatchError("payload: the streams do not fill their frame")
-    view, found = memoryview(frame), []
-    for size in packed:
-        found.append(view[at : at + size])
-        at += size
-    control = unpack(found[0], plain[0])
-    return control, PackedStream(found[1], plain[1]), PackedStream(found[2], plain[2])
-
-
 def _build(
     extents: Iterable[Extent],
     base: Base,
@@ -158,10 +177,12 @@ def _build(
     literal: PackedStream,
     room: BytesIO,
 ) -> None:
-    """Write what the ops say. Differences are added for a whole step at once: a segment
-    may have thousands of ops of a few bytes.
+    """Write what the ops say.
+
+    Differences are added for 64 KiB at once, since a segment may have thousands of ops
+    of a few bytes each.
     """
-    at, plain, added = 0, bytearray(STEP), bytearray(STEP)
+    at, plain, added = 0, bytearray(SIZE), bytearray(SIZE)
     for op, length, source in _cut(extents):
         stop = at + length
         if op in _FROM_BASE:
@@ -171,35 +192,21 @@ def _build(
         elif op is Op.REPLACE:
             plain[at:stop] = literal.take(length)
         at = stop
-        if at == STEP:
+        if at == SIZE:
             room.write(add(plain, added))
-            at, plain, added = 0, bytearray(STEP), bytearray(STEP)
+            at, plain, added = 0, bytearray(SIZE), bytearray(SIZE)
     room.write(add(plain[:at], added[:at]))
 
 
 def _cut(extents: Iterable[Extent]) -> Iterator[tuple[Op, int, int]]:
-    """The same ops, none of them across a multiple of :data:`STEP` in the segment."""
-    left = STEP
+    """The same ops, none of them across a multiple of :data:`SIZE` in the segment."""
+    left = SIZE
     for op, length, source in extents:
         while length > left:
             yield op, left, source
-            length, source, left = length - left, source + left, STEP
+            length, source, left = length - left, source + left, SIZE
         yield op, length, source
-        left = left - length or STEP
-
-
-def add(one: bytes | bytearray, other: bytes | bytearray) -> bytes | bytearray:
-    """The sums of their bytes mod 256; both equally long, at most 64 KiB.
-
-    All bytes at once in one large number: seven bits of each cannot carry into the next
-    byte, and the eighth is put right by exclusive or.
-    """
-    size = len(one)
-    if other == _ZEROS[:size]:
-        return one
-    a, b = int.from_bytes(one, "little"), int.from_bytes(other, "little")
-    total = ((a & _LOW) + (b & _LOW)) ^ ((a ^ b) & _HIGH)
-    return total.to_bytes(size, "little")
+        left = left - length or SIZE
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────
@@ -249,22 +256,13 @@ def _check_sum(extents: Sequence[Extent], length: int) -> None:
 def _difference(op: Op, plain: bytes, found: bytes) -> bytes:
     """What is added to the base to get ``plain``; nothing for COPY."""
     if op is Op.DELTA:
-        steps = range(0, len(plain), STEP)
+        steps = range(0, len(plain), SIZE)
         return b"".join(
-            subtract(plain[at : at + STEP], found[at : at + STEP]) for at in steps
+            subtract(plain[at : at + SIZE], found[at : at + SIZE]) for at in steps
         )
     if plain != found:
         raise PatchError("payload: COPY stands for other bytes")
     return b""
-
-
-def subtract(one: bytes, other: bytes) -> bytes:
-    """The differences of their bytes mod 256, so that :func:`add` gives ``one``."""
-    size = len(one)
-    a, b = int.from_bytes(one, "little"), int.from_bytes(other, "little")
-    high = _HIGH & ((1 << 8 * size) - 1)
-    total = ((a | high) - (b & _LOW)) ^ (~(a ^ b) & high)
-    return total.to_bytes(size, "little")
 
 
 def _frame(plain: list[bytes], pack: Callable[[bytes], bytes]) -> bytes:

@@ -18,15 +18,14 @@ from sealift.core.delta import (
     OPS_MAX,
     Base,
     Extent,
-    add,
     decode_delta,
     encode_delta,
     read_control,
-    subtract,
 )
 from sealift.core.errors import LimitError, PatchError, SealiftError
 from sealift.core.payload import check_frame, open_frame
-from sealift.core.streams import STEP, pack
+from sealift.core.streams import pack
+from sealift.core.sums import SIZE
 from tests.containers import (
     SEGMENT,
     applied,
@@ -92,7 +91,7 @@ extents_of_old = st.lists(
 around_a_step = st.builds(
     extent,
     st.sampled_from(Op),
-    st.sampled_from([STEP - 300, STEP - 1, STEP, STEP + 1]),
+    st.sampled_from([SIZE - 300, SIZE - 1, SIZE, SIZE + 1]),
     st.integers(0, len(OLD)),
 )
 
@@ -128,24 +127,6 @@ def test_a_frame_has_one_form(extents: list[Extent]) -> None:
     assert encode_delta(plain, 7, again, base_of(OLD), known.__getitem__) == frame
 
 
-@given(st.binary(max_size=300), st.binary(max_size=300))
-def test_all_bytes_are_added_as_one_by_one(one: bytes, other: bytes) -> None:
-    """One large number gives what 300 small ones give; subtracting undoes it."""
-    other = (other * 300)[: len(one)].ljust(len(one), b"\xff")
-    want = bytes((a + b) % 256 for a, b in zip(one, other, strict=True))
-    assert add(one, other) == want
-    assert subtract(want, other) == one
-
-
-@pytest.mark.parametrize("low", [b"\0", b"\x7f", b"\x80", b"\xff"])
-@pytest.mark.parametrize("high", [b"\0", b"\x01", b"\x7f", b"\x80", b"\xff"])
-def test_no_byte_carries_into_its_neighbour(low: bytes, high: bytes) -> None:
-    """Sums at the borders of seven and eight bits, a whole step of them."""
-    want = bytes([(low[0] + high[0]) % 256]) * STEP
-    assert add(low * STEP, high * STEP) == want
-    assert subtract(want, high * STEP) == low * STEP
-
-
 # ── whole containers ─────────────────────────────────────────────────────────────────
 BASES = {
     "shorter": text(100),
@@ -153,7 +134,7 @@ BASES = {
     "longer": text(3 * SEGMENT + 7, 1) + noise(900),
     "unrelated": noise(SEGMENT),
 }
-EDGES = [1, 2, STEP - 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT - 1, 2 * SEGMENT + 1]
+EDGES = [1, 2, SIZE - 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT - 1, 2 * SEGMENT + 1]
 
 
 @pytest.mark.parametrize("length", EDGES)
@@ -260,7 +241,7 @@ WILD = {
 
 
 @pytest.mark.parametrize("op", [Op.COPY, Op.DELTA])
-@pytest.mark.parametrize("length", [1, 700, STEP + 1])
+@pytest.mark.parametrize("length", [1, 700, SIZE + 1])
 @pytest.mark.parametrize("where", WILD.values(), ids=WILD)
 def test_no_byte_outside_the_base_is_read(op: Op, length: int, where: object) -> None:
     """C-14: a slot is longer than the image in it; what lies behind stays unread."""
@@ -293,6 +274,25 @@ def test_a_slot_shorter_than_the_base_is_noticed() -> None:
     for left in (0, 899, 950, 999):
         with pytest.raises(PatchError):
             decode_delta(frame, 0, 1000, Base(reader(OLD[:left]), len(OLD)))
+
+
+FAR = 2**36
+"""Bytes of the largest base."""
+
+
+def far(offset: int, length: int) -> bytes:
+    """A base of 64 GiB whose every byte tells where it is."""
+    return bytes((at >> 30) + (at & 7) for at in range(offset, offset + length))
+
+
+@pytest.mark.parametrize("at", [2**31 - 50, 2**32 - 50, 2**35, FAR - 300])
+def test_places_beyond_2_32_are_reached(at: int) -> None:
+    """C-02: COPY and DELTA from the far end of 64 GiB, for a segment as far out."""
+    base, offset = Base(far, FAR), 60 << 30
+    extents = [copy(100, at), added(150, at + 150), copy(50, 3)]
+    plain = far(at, 100) + far(at + 150, 150) + far(3, 50)
+    frame = encode_delta(plain, offset, extents, base, pack)
+    assert decode_delta(frame, offset, 300, base) == plain
 
 
 # ── limits ───────────────────────────────────────────────────────────────────────────
