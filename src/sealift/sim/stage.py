@@ -201,8 +201,8 @@ class Desk:
                 f"{file.name} is not an encrypted key file for its owner only",
             )
 
-    def pack(self, image: Image, counter: int) -> Packed:
-        """Make container, facts and signing request of a release."""
+    def pack(self, image: Image, counter: int, *more: str | Path) -> Packed:
+        """Make containers, facts and signing request of a release."""
         release = self.directory.with_name(f"{self.directory.name}-{image.version}")
         described = {
             "--product": PRODUCT,
@@ -215,7 +215,7 @@ class Desk:
         }
         words = [word for option in described.items() for word in option]
         made = self._sealift(
-            "release", "pack", image.path, *self._own, *words, "--json"
+            "release", "pack", image.path, *self._own, *words, *more, "--json"
         )
         container = made["container"]
         return Packed(

@@ -71,13 +71,16 @@ class Station:
             config.write(f'\n[[health]]\nname = "text"\ncommand = {command}\n')
 
     # ── the vendor ───────────────────────────────────────────────────────────────
-    def release(self, path: Path, version: str) -> Packed:
-        """Pack, sign by two people and publish a file as the next release."""
+    def release(self, path: Path, version: str, *more: str | Path) -> Packed:
+        """Pack, sign by two people and publish a file as the next release.
+
+        ``more`` are further options of ``sealift release pack``.
+        """
         self._counter += 1
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         image = Image(path, version, path.stat().st_size, digest)
-        packed = self.desk.pack(image, self._counter)
+        packed = self.desk.pack(image, self._counter, *more)
         self.desk.sign(packed)
         self.desk.publish(packed, self.server)
         return packed
