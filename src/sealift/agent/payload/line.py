@@ -54,14 +54,13 @@ class Line:
 
     def make_room(self, frame_length: int) -> None:
         """Have so much written and flushed that another frame may be fetched."""
-        while self._tasks and (
-            self._bytes + frame_length > self._most
-            or len(self._tasks) > self._workers.count
-        ):
+        while self._tasks and self._bytes + frame_length > self._most:
             self._settle()
 
     def add(self, frame: Frame) -> None:
-        """Take in one more."""
+        """Take in one more, when there is a thread for it."""
+        while len(self._tasks) >= self._workers.count:
+            self._settle()
         segment = frame.segment
         task = self._workers.start(partial(open_frame, frame, self._base))
         self._tasks.append((segment, task))

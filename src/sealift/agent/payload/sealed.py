@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
+from sealift.agent.payload.stream import gathered
 from sealift.core.encryption import (
     CHUNK,
     PREFIX,
@@ -131,13 +132,12 @@ class _Opened:
             self._stream.open(*self._chunks.wire(self._next * CHUNK, stop))
 
     def take(self, length: int) -> bytes:
-        pieces, want = [], length
-        while want:
-            plain = self._plain or self._more(want)
-            pieces.append(plain[:want])
-            self._plain = plain[want:]
-            want -= len(pieces[-1])
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return gathered(length, self._some)
+
+    def _some(self, most: int) -> bytes:
+        plain = self._plain or self._more(most)
+        self._plain = plain[most:]
+        return plain[:most]
 
     def _more(self, want: int) -> bytes:
         """A few more chunks; no more than the range holds."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from io import BytesIO
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote
 
 from sealift.core.errors import LengthError, UnsafeNameError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sealift.agent.payload.ledger import Ledger
     from sealift.agent.ports import Transport
@@ -73,14 +74,14 @@ class Stream:
         Raises:
             TransportError, NotFoundError, LengthError: as the transport says.
         """
-        pieces, want = [], length
-        while want:
-            piece = self._rest or self._receive()
-            pieces.append(piece[:want])
-            self._rest = piece[want:]
-            want -= len(pieces[-1])
+        found = gathered(length, self._some)
         self.at += length
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return found
+
+    def _some(self, most: int) -> bytes:
+        piece = self._rest or self._receive()
+        self._rest = piece[most:]
+        return piece[:most]
 
     def close(self) -> None:
         """Drop the connection if it is in the middle of something."""
@@ -119,6 +120,17 @@ class Stream:
             raise LengthError("fewer bytes came than the signed length")
         self._ledger.spend(len(piece))
         return piece
+
+
+def gathered(length: int, some: Callable[[int], bytes]) -> bytes:
+    """Exactly ``length`` bytes out of pieces, which are in memory only once.
+
+    ``some(most)`` gives the next bytes, at least one and at most so many.
+    """
+    room, left = BytesIO(bytes(length)), length
+    while left:
+        left -= room.write(some(left))
+    return room.getvalue()
 
 
 def target_path(name: str, sha256: bytes) -> str:
