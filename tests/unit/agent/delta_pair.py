@@ -14,8 +14,8 @@ from sealift.core.errors import FailedTransferError
 from sealift.core.packer import ContainerWriter, Made, pack_full
 from sealift.core.streams import pack
 from sealift.core.types import Artifact, Container, Instruction, Seal, Wrap
+from tests.containers import SEGMENT, describe, text
 from tests.unit.agent.memory import MemoryTransport
-from tests.vectors.make_payload import SEGMENT, describe, text
 
 KEY = bytes(range(32))
 SEAL = Seal(Wrap("x25519", "0123456789abcdef", b"wrapped"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sealift.agent.ports import Answer
 from sealift.core.errors import FailedTransferError
-from tests.vectors.make_payload import SEGMENT
+from tests.containers import SEGMENT
 
 PIECE = 10_000
 

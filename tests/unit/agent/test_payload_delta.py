@@ -18,6 +18,7 @@ from sealift.core.errors import (
     SlotError,
 )
 from sealift.core.types import Artifact
+from tests.containers import SEGMENT
 from tests.unit.agent.delta_pair import (
     KINDS,
     NEW,
@@ -30,7 +31,6 @@ from tests.unit.agent.delta_pair import (
     random_bytes,
 )
 from tests.unit.agent.memory import MemorySlot, only_verified
-from tests.vectors.make_payload import SEGMENT
 
 PAIR = pair()
 ALL = range(len(KINDS))

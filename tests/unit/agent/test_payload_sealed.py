@@ -22,6 +22,7 @@ from sealift.core.errors import (
     SealiftError,
 )
 from sealift.core.types import Artifact, Instruction
+from tests.containers import SEGMENT, noise, text
 from tests.unit.agent.delta_pair import (
     KEY,
     NEW,
@@ -35,7 +36,6 @@ from tests.unit.agent.delta_pair import (
     sealed,
 )
 from tests.unit.agent.memory import MemorySlot, only_verified
-from tests.vectors.make_payload import SEGMENT, noise, text
 
 PLAIN = pair()
 PAIR = sealed(PLAIN)
