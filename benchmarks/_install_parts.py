@@ -122,6 +122,7 @@ def _command(function: str, *arguments: str) -> list[str]:
 def device(work: str, pki: str, url: str) -> None:
     """What the agent does, timed; prints one JSON object."""
     from sealift.agent.boot.file import FileBoot, Started, open_store
+    from sealift.agent.clock import SystemClock
     from sealift.agent.install.ab import AbInstaller
     from sealift.agent.payload import PayloadFill
     from sealift.agent.slot import PathSlots, WorkFiles
@@ -138,7 +139,7 @@ def device(work: str, pki: str, url: str) -> None:
     marks = [(time.perf_counter(), cpu_s(os.getpid()))]
 
     def fill(into: Any, base: Any, /) -> None:
-        way = HttpsTransport(url, files, MonotonicClock(), floor=lambda: 0)
+        way = HttpsTransport(url, files, SystemClock(), floor=lambda: 0)
         PayloadFill(order, way, WorkFiles(work))(into, base)
         marks.append((time.perf_counter(), cpu_s(os.getpid())))
 
@@ -153,26 +154,6 @@ def device(work: str, pki: str, url: str) -> None:
         "peak_rss_mib": peak_rss_mib(os.getpid()),
     }
     print(json.dumps(found))
-
-
-class MonotonicClock:
-    """The clock of this machine, as far as a transfer needs one."""
-
-    def now(self) -> Any:
-        """Nobody asks."""
-        raise NotImplementedError
-
-    def monotonic(self) -> float:
-        """Seconds."""
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
-        time.sleep(seconds)
-
-    def boot_id(self) -> str:
-        """Always the same."""
-        return "bench"
 
 
 @contextmanager

@@ -191,6 +191,18 @@ def test_an_unknown_package_is_refused(pools: Pools) -> None:
     assert got.value.hint
 
 
+def test_apt_names_the_mirror_and_what_it_has(pools: Pools, tmp_path: Path) -> None:
+    """Where packages come from, which there are, and other sources when told so."""
+    with debian.alone(KEPT):
+        apt = debian.Apt(KEPT / "apt")
+        assert "Debian" in {found.label for found in apt.repositories()}
+        assert "busybox-static" in apt.names("busybox")
+        (newest,) = apt.newest(["busybox-static"])
+    assert newest in pools.newer
+    none = {"Dir::Etc::SourceList": os.devnull, "Dir::Etc::SourceParts": os.devnull}
+    assert debian.Apt(tmp_path, options=none).repositories() == []
+
+
 def test_a_package_that_is_gone_is_named(builder: Builder) -> None:
     """A cached package that vanished is named, with what to do."""
     with pytest.raises(FailedTransferError, match="busybox-static=0"):
