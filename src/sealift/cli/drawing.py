@@ -36,6 +36,8 @@ _STYLES: Final = {
     "note": "bold cyan",
 }
 _LABEL: Final = 11
+_SAME: Final = [("*".rjust(_LABEL), "dim")]
+"""Stands for rows like the one above, as in a dump of bytes."""
 
 
 def width() -> int:
@@ -69,6 +71,10 @@ def draw_map(picture: Map, columns: int) -> list[Line]:
     rows = [cells[at : at + across] for at in range(0, len(cells), across)]
     lines = [[(f"map: 1 letter = {size(cell)}", "")]]
     for number, row in enumerate(rows):
+        if number and row == rows[number - 1]:
+            if lines[-1] != _SAME:
+                lines.append(_SAME)
+            continue
         label = size(number * across * cell).rjust(_LABEL)
         lines.append([(f"{label} ", "dim"), *_cells(row)])
     return [*lines, _legend(picture)]

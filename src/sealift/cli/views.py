@@ -135,7 +135,7 @@ def print_anatomy(path: Path, found: Anatomy) -> None:
     delta = container.base_sha256 is not None
     pairs: dict[str, object] = {
         "container": f"{path}: {'delta' if delta else 'full'}, "
-        f"{output.size(container.length)}, {share:.1f} % of the image",
+        f"{output.size(container.length)}, {share:.2f} % of the image",
         "image": output.size(artifact.length),
         "  sha256": artifact.sha256.hex(),
     }

@@ -32,6 +32,8 @@ CELLS: Final = 1024
 """Cells of the finest map that is drawn."""
 CELL_MIN: Final = 512
 """Bytes of the smallest cell."""
+SHOWN: Final = 8
+"""One byte in so many that is new, or changed, decides how a cell is drawn."""
 BIGGEST: Final = 10
 """Segments that are named because of their size."""
 
@@ -76,15 +78,26 @@ class Map:
         return sum(cell[tone] for cell in self.cells)
 
     def tones(self, group: int = 1) -> list[Tone]:
-        """The tone of every ``group`` cells: that of most bytes, zero only if alone."""
+        """The tone of every ``group`` cells, as :func:`_tone` sees it."""
         found = []
         for at in range(0, len(self.cells), group):
             cells = self.cells[at : at + group]
-            totals = {tone: sum(cell[tone] for cell in cells) for tone in Tone}
-            del totals[Tone.ZERO]
-            most = max(totals, key=totals.__getitem__)
-            found.append(most if totals[most] else Tone.ZERO)
+            found.append(_tone({tone: sum(c[tone] for c in cells) for tone in Tone}))
         return found
+
+
+def _tone(totals: dict[Tone, int]) -> Tone:
+    """What a part is drawn as: what costs bytes shows before it is the most of it.
+
+    Zero only where nothing else is.
+    """
+    new, changed, copied = totals[Tone.NEW], totals[Tone.CHANGED], totals[Tone.COPIED]
+    plain = new + changed + copied
+    if not plain:
+        return Tone.ZERO
+    if new * SHOWN >= plain:
+        return Tone.NEW
+    return Tone.CHANGED if (new + changed) * SHOWN >= plain else Tone.COPIED
 
 
 @dataclass(slots=True)

@@ -6,9 +6,8 @@ trees and directories. Everything comes through ``read_at``, every number is bou
 before it is used, and the whole of one file system may cost a fixed number of reads: an
 image is made by a build system, and may be made by an attacker.
 
-Not read: block groups with ``meta_bg``, clusters (``bigalloc``), the block maps of ext2
-and ext3, inline data, encrypted names. Where they stand in the way, the file system has
-no :meth:`Ext4.files` or no :meth:`Ext4.free_runs`, and an error says so.
+Not read: block groups with ``meta_bg``, clusters (``bigalloc``), inline data, encrypted
+names. Where they stand in the way, an error says so, or a file has no blocks.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from sealift.core.container import IMAGE_MAX
 from sealift.core.errors import LimitError, MalformedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sealift.core.container import ReadAt
 
@@ -38,10 +37,13 @@ DIRECTORY_MAX: Final = 1 << 26
 
 _MAGIC: Final = b"\x53\xef"
 _HAS_JOURNAL, _SPARSE_SUPER2 = 0x4, 0x200
-_META_BG, _EXTENTS, _64BIT = 0x10, 0x40, 0x80
+_META_BG, _64BIT = 0x10, 0x80
 _SPARSE_SUPER, _BIGALLOC, _METADATA_CSUM = 0x1, 0x200, 0x400
 _BLOCK_UNINIT: Final = 0x2
 _INODE_EXTENTS, _INODE_INLINE = 0x80000, 0x10000000
+_FAST_LINK: Final = 60
+"""Bytes of the shortest link that needs a block."""
+_DIRECT: Final = 12
 _EXTENT_MAGIC: Final = 0xF30A
 _EXTENT_DEPTH_MAX: Final = 5
 _EXTENT_INITIALISED_MAX: Final = 1 << 15
@@ -169,6 +171,14 @@ class Inode:
         """Whether it holds names."""
         return stat.S_ISDIR(self.mode)
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether its place names blocks; short links keep their text there."""
+        if self.flags & _INODE_INLINE or stat.S_ISLNK(self.mode):
+            return not self.flags & _INODE_INLINE and self.size >= _FAST_LINK
+        # The file system's own files, such as the journal, may have no mode at all.
+        return stat.S_IFMT(self.mode) in {stat.S_IFREG, stat.S_IFDIR, 0}
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -250,8 +260,6 @@ class Ext4:
             MalformedError: a structure contradicts itself, or is not read here.
             LimitError: more files than are read.
         """
-        if not self.superblock.incompatible & _EXTENTS:
-            raise MalformedError("ext4: block maps of ext2 and ext3 are not read here")
         # Breadth first, and no recursion: a chain of directories may be long.
         seen = {ROOT_INODE}
         queue = deque([self._file("/", ROOT_INODE)])
@@ -289,7 +297,7 @@ class Ext4:
         return self._file("(journal)", self.superblock.journal_inode)
 
     def read(self, file: File, limit: int) -> bytes:
-        """The first ``limit`` bytes of a file at most.
+        """The first ``limit`` bytes of a file at most, its holes left out.
 
         Raises:
             MalformedError: the image ends before the file.
@@ -326,8 +334,38 @@ class Ext4:
 
     def _runs(self, inode: Inode) -> Iterator[tuple[int, int]]:
         """The byte runs of an inode; fast links, devices and inline data have none."""
-        if inode.flags & _INODE_EXTENTS and not inode.flags & _INODE_INLINE:
+        if not inode.has_blocks:
+            return
+        if inode.flags & _INODE_EXTENTS:
             yield from self._leaves(inode.place, _EXTENT_DEPTH_MAX)
+            return
+        size = self.superblock.block_size
+        for start, length in _joined(self._mapped(inode)):
+            yield start * size, length * size
+
+    def _mapped(self, inode: Inode) -> Iterator[int]:
+        """The blocks of a file in the way of ext2 and ext3: a map instead of extents.
+
+        Twelve blocks are named in the inode, the others by blocks of numbers, and these
+        by others, at most three levels deep. Holes are left out.
+        """
+        numbers = struct.unpack_from("<15I", inode.place)
+        for number in numbers[:_DIRECT]:
+            yield from self._below(number, 0)
+        for level, number in enumerate(numbers[_DIRECT:], 1):
+            yield from self._below(number, level)
+
+    def _below(self, number: int, level: int) -> Iterator[int]:
+        if number >= self.superblock.blocks:
+            raise MalformedError("ext4: a block beyond the end", block=number)
+        if not number:
+            return
+        if not level:
+            self._spend()
+            yield number
+            return
+        for (child,) in struct.iter_unpack("<I", self._block(number)):
+            yield from self._below(child, level - 1)
 
     def _leaves(self, node: bytes, depth_max: int) -> Iterator[tuple[int, int]]:
         magic, count, _, depth = struct.unpack_from("<4H", node)
@@ -443,6 +481,20 @@ def _identity(raw: bytes) -> dict[str, str]:
         "mount count": _u16(raw, 0x34),
     }
     return texts | {name: str(value) for name, value in numbers.items()}
+
+
+def _joined(blocks: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Runs of blocks that follow each other: first block and count."""
+    start = count = 0
+    for block in blocks:
+        if count and block == start + count:
+            count += 1
+            continue
+        if count:
+            yield start, count
+        start, count = block, 1
+    if count:
+        yield start, count
 
 
 def _is_power(number: int, base: int) -> bool:

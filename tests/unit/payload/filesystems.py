@@ -34,7 +34,10 @@ def grow(tree: Path, seed: int = 0, files: int = 40) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         words = [f"{chance.randrange(900)}\n".encode() for _ in range(number * 97)]
         (place / f"file-{number}").write_bytes(b"".join(words))
+    # Large enough for blocks of numbers of blocks of numbers.
+    (tree / "usr/lib/large").write_bytes(chance.randbytes(600) * 1000)
     (tree / "usr/lib/link").symlink_to("d0/file-0")
+    (tree / "usr/lib/far").symlink_to("d0/" * 30 + "file-0")
     return tree
 
 
