@@ -111,6 +111,7 @@ def _payload_policy(config: Config) -> PayloadPolicy:
         bases=config.delta.keep,
         wait_minutes=config.delta.wait_minutes,
         must_seal=frozenset(config.payload.must_seal),
+        recipes=config.mcu,
     )
 
 

@@ -7,17 +7,21 @@ credential, and no setting that turns authentication off.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from sealift.core.errors import InvalidConfigError
+from sealift.core.types import PatchKind
+from sealift.payload.mcu import Recipe
 
 __all__ = [
     "Config",
     "DeltaSettings",
     "Layout",
     "Limits",
+    "McuSettings",
     "PayloadSettings",
     "address",
     "load",
@@ -72,6 +76,32 @@ class PayloadSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class McuSettings:
+    """``[mcu."HARDWARE-ID"]``: what that type of microcontroller can decode.
+
+    As :class:`sealift.payload.mcu.Recipe`; the last three for patches in place only.
+    """
+
+    kind: str = PatchKind.SEQUENTIAL.value
+    window: int = 8
+    lookahead: int = 7
+    memory_size: int = 0
+    segment_size: int = 0
+    minimum_shift: int = 0
+
+    def recipe(self) -> Recipe:
+        """The settings as what makes patches.
+
+        Raises:
+            InvalidConfigError: no patch can be made so.
+        """
+        _one_of("mcu kind", self.kind, tuple(PatchKind))
+        found = Recipe.from_json(asdict(self))
+        found.check()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What one server is told.
 
@@ -87,6 +117,8 @@ class Config:
     limits: Limits = Limits()
     delta: DeltaSettings = DeltaSettings()
     payload: PayloadSettings = PayloadSettings()
+    mcu: Mapping[str, Recipe] = field(default_factory=dict)
+    """Types of microcontrollers, by hardware id, that get patches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +227,21 @@ def load(path: Path) -> Config:
         name: _checked(defaults, found.pop(name, {}), f"{name}.")
         for name, defaults in _TABLES.items()
     }
-    config: Config = _checked(Config(), found | tables, "")
+    recipes = _recipes(found.pop("mcu", {}))
+    config: Config = replace(_checked(Config(), found | tables, ""), mcu=recipes)
     _one_of("delta.quality", config.delta.quality, QUALITIES)
     for listen in (config.device_listen, config.operator_listen):
         address(listen)
     return config
+
+
+def _recipes(found: Any) -> dict[str, Recipe]:
+    if not isinstance(found, dict):
+        raise InvalidConfigError("mcu is not a table")
+    return {
+        hardware_id: _checked(McuSettings(), table, f"mcu.{hardware_id}.").recipe()
+        for hardware_id, table in found.items()
+    }
 
 
 def to_toml(config: Config) -> str:

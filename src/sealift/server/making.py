@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from sealift.core.types import Container, Patch
     from sealift.server.ports import Delta, DeltaMaker, Made, Means, Task
 
 __all__ = ["Making"]
@@ -79,7 +80,7 @@ class Making:
         except SealiftError as error:
             await self._failed(row, error)
         finally:
-            made.file.unlink(missing_ok=True)
+            _remove(made)
 
     async def _made(self, row: Delta) -> Made:
         """The delta; given up when the row is not ours any more, or we are cancelled.
@@ -97,7 +98,7 @@ class Making:
         except BaseException:
             stop.set()
             with contextlib.suppress(SealiftError):
-                (await work).file.unlink(missing_ok=True)
+                _remove(await work)
             raise
         return work.result()
 
@@ -117,21 +118,25 @@ class Making:
 
     async def _keep(self, row: Delta, made: Made) -> None:
         """Store it if it is worth that, and note it either way."""
-        container = made.container
-        digest = container.sha256.hex()
-        if useful(container.length, row.full_length):
-            body = _pieces(made.file)
-            await self.means.blobs.put(
-                digest, body, length=container.length, sha256=digest
-            )
+        if useful(made.container.length, row.full_length):
+            await self._put(made.container, made.file)
+            if made.patch is not None:
+                await self._put(*made.patch)
         await self.write(
             deltas.finish,
             self.means,
             SYSTEM,
             row.number,
             self.owner,
-            container,
+            made.container,
             made.cpu_ms,
+            made.patch and made.patch[0],
+        )
+
+    async def _put(self, facts: Container | Patch, file: Path) -> None:
+        digest = facts.sha256.hex()
+        await self.means.blobs.put(
+            digest, _pieces(file), length=facts.length, sha256=digest
         )
 
     async def _failed(self, row: Delta, error: SealiftError) -> None:
@@ -152,6 +157,12 @@ class Making:
     def _give_back(self, row: Delta) -> None:
         with self.means.store.begin() as session:
             session.deltas.give_back(row.number, self.owner)
+
+
+def _remove(made: Made) -> None:
+    made.file.unlink(missing_ok=True)
+    if made.patch is not None:
+        made.patch[1].unlink(missing_ok=True)
 
 
 async def _pieces(file: Path) -> AsyncIterator[bytes]:

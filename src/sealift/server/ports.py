@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sealift.core.audit import Event
-    from sealift.core.types import Artifact, Container, Wrap
+    from sealift.core.types import Artifact, Container, Patch, Wrap
+    from sealift.payload.mcu import Recipe
     from sealift.repo.director import DirectorSigners
     from sealift.repo.image import ImageSigners
 
@@ -256,6 +257,8 @@ class Delta:
     cpu_ms: int | None = None
     reason: str | None = None
     attempts: int = 0
+    patch: Patch | None = None
+    """Between the same images, for a microcontroller behind the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -746,6 +749,8 @@ class Task:
     name: str
     base: Side
     new: Side
+    recipe: Recipe | None = None
+    """By which to make a patch for a microcontroller, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -755,6 +760,8 @@ class Made:
     container: Container
     file: Path
     cpu_ms: int
+    patch: tuple[Patch, Path] | None = None
+    """The patch that was wanted as well, if one came of it that is worth having."""
 
 
 class DeltaMaker(Protocol):
@@ -793,6 +800,8 @@ class PayloadPolicy:
     bases: int = 32
     wait_minutes: int = 0
     must_seal: frozenset[str] = frozenset()
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    """What types of microcontrollers, by hardware id, can decode."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sealift.core.errors import SealiftError
 from sealift.payload.job import Job, SealWith, Source
 from sealift.payload.make import Limits, Quality
+from sealift.payload.mcu import patch_name, worth
+from sealift.payload.patching import make_patch
 from sealift.payload.process import run
 from sealift.server.ports import Made
 
@@ -15,11 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from sealift.core.types import Patch
     from sealift.server.ports import Chance, Side, Task
 
 __all__ = ["ProcessMaker", "emptied"]
 
 _SALT = 24
+_log = logging.getLogger("sealift.server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,27 @@ class ProcessMaker:
 
         report = run(self._job(task), out, progress=tick, cancel=cancelled)
         container = report.packed.container(task.name)
-        return Made(container, out, int(report.cpu_seconds * 1000))
+        patch = self._patch(task, cancelled)
+        return Made(container, out, int(report.cpu_seconds * 1000), patch)
+
+    def _patch(
+        self, task: Task, cancelled: Callable[[], bool]
+    ) -> tuple[Patch, Path] | None:
+        """The patch, if one is wanted and worth it; without one, the image serves."""
+        recipe, new = task.recipe, task.new.artifact
+        if recipe is None:
+            return None
+        name = patch_name(new.sha256, task.base.artifact.sha256, recipe.kind)
+        out = self.scratch / f"{task.number}.patch"
+        try:
+            found = make_patch(self._job(task), recipe, name, out, cancel=cancelled)
+        except SealiftError as error:
+            _log.warning("patch %s: %s [%s]", name, error, error.code)
+            return None
+        if worth(found, new.length):
+            return found, out
+        out.unlink()
+        return None
 
     def _job(self, task: Task) -> Job:
         key = task.new.content_key

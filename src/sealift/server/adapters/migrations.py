@@ -164,6 +164,7 @@ _SECOND = (
         cpu_ms INTEGER,
         reason TEXT,
         attempts INTEGER NOT NULL,
+        patch TEXT,
         wanted_at TEXT NOT NULL,
         changed_at TEXT NOT NULL,
         run_at TEXT NOT NULL,

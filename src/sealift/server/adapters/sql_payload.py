@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from sealift.core.types import Container, Wrap
+from sealift.core.types import Container, Patch, Wrap
 from sealift.server import ports
 from sealift.server.adapters.rows import Row, Table, moment, packed, text
 
@@ -17,14 +17,14 @@ __all__ = ["ContentKeys", "Deltas"]
 
 _DELTA = """SELECT number, base_sha256, full_sha256, new_sha256, path, state, origin,
     devices, full_length, wanted_at, changed_at, run_at, container, length, cpu_ms,
-    reason, attempts FROM delta"""
+    reason, attempts, patch FROM delta"""
 _ADD = """INSERT INTO delta (base_sha256, full_sha256, new_sha256, path, state, origin,
         devices, full_length, wanted_at, changed_at, run_at, container, length, cpu_ms,
         reason, attempts)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number"""
 _SAVE = """UPDATE delta SET state = ?, devices = ?, changed_at = ?, run_at = ?,
         container = ?, length = ?, cpu_ms = ?, reason = ?, attempts = ?,
-        origin = ?, owner = NULL, lease_until = NULL WHERE number = ?"""
+        origin = ?, patch = ?, owner = NULL, lease_until = NULL WHERE number = ?"""
 _CLAIM = """UPDATE delta SET state = 'making', owner = ?, lease_until = ?,
         changed_at = ?, attempts = attempts + 1
     WHERE number = (SELECT number FROM delta
@@ -100,6 +100,7 @@ class Deltas(Table):
             delta.reason,
             delta.attempts,
             delta.origin,
+            _stored(delta.patch),
             delta.number,
         )
 
@@ -156,11 +157,12 @@ class ContentKeys(Table):
         )
 
 
-def _stored(container: Container | None) -> str | None:
+def _stored(container: Container | Patch | None) -> str | None:
     return None if container is None else packed(container.to_json())
 
 
 def _delta(row: Row) -> ports.Delta:
     container = None if row[12] is None else Container.from_json(json.loads(row[12]))
     times = [moment(at) for at in row[9:12]]
-    return ports.Delta(*(*row[:9], *times, container, *row[13:]))
+    patch = None if row[17] is None else Patch.from_json(json.loads(row[17]))
+    return ports.Delta(*(*row[:9], *times, container, *row[13:17], patch))

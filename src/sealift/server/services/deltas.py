@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from sealift.core.audit import Actor
     from sealift.core.errors import SealiftError
-    from sealift.core.types import Container
+    from sealift.core.types import Container, Patch
+    from sealift.payload.mcu import Recipe
     from sealift.server.ports import (
         ContentOpener,
         Delta,
@@ -137,14 +138,23 @@ def task_of(
             hint="make the delta at the desk, or set delta.sealed",
         )
     name = delta_name(row.new_sha256, row.base_sha256, sealed=sealed)
-    sides = (_side(session, content, item) for item in (base, new))
-    return Task(row.number, name, *sides)
+    recipe = None if sealed else _recipe(policy, new)
+    old, wanted = (_side(session, content, item) for item in (base, new))
+    return Task(row.number, name, old, wanted, recipe)
 
 
 def finish(
-    means: Means, actor: Actor, number: int, owner: str, made: Container, cpu_ms: int
+    means: Means,
+    actor: Actor,
+    number: int,
+    owner: str,
+    made: Container,
+    cpu_ms: int,
+    patch: Patch | None = None,
 ) -> None:
     """Note a delta whose bytes are stored, or that it is not worth having.
+
+    With it comes the patch between the same images, if one was wanted and stored.
 
     Nothing changes if somebody cancelled it meanwhile.
 
@@ -161,7 +171,10 @@ def finish(
             _moved(unit, done, DeltaState.USELESS, "it saves too little")
             return
         _store(unit, made)
-        _moved(unit, replace(done, container=made), DeltaState.READY)
+        if patch is not None:
+            _store(unit, patch)
+        ready = replace(done, container=made, patch=patch)
+        _moved(unit, ready, DeltaState.READY)
 
 
 def fail(
@@ -194,6 +207,7 @@ def _moved(unit: Unit, row: Delta, to: DeltaState, reason: str | None = None) ->
         "length": row.length,
         "full_length": row.full_length,
         "cpu_ms": row.cpu_ms,
+        "patch": None if row.patch is None else row.patch.name,
         "attempts": row.attempts,
         "reason": reason,
     }
@@ -204,7 +218,14 @@ def _moved(unit: Unit, row: Delta, to: DeltaState, reason: str | None = None) ->
     unit.record(Kind.DELTA_STATE, body, refs)
 
 
-def _store(unit: Unit, made: Container) -> None:
+def _recipe(policy: PayloadPolicy, item: ReleaseItem) -> Recipe | None:
+    """How a patch to the image is made, if a type it is for can decode one."""
+    ids = item.artifact.hardware_ids
+    found = (policy.recipes[it] for it in ids if it in policy.recipes)
+    return next(found, None)
+
+
+def _store(unit: Unit, made: Container | Patch) -> None:
     known = unit.session.releases.container(made.name)
     if known is None:
         unit.session.releases.add_container(

@@ -175,6 +175,7 @@ def _look(means: Means, place: Place, installation: Installation) -> _Look:
     if isinstance(found, Held):
         again = place.waits_until if found.why is Why.DELTA else None
         return _Look(installation, noted(found), None, again)
+    patch = place.patch(found)
     order = Order(
         place.ecu.id,
         place.ecu.hardware_id,
@@ -184,8 +185,10 @@ def _look(means: Means, place: Place, installation: Installation) -> _Look:
         place.deployment.bytes_max,
         installation.deployment_id,
         sealing=_sealing(means, place),
+        patch=patch,
     )
-    return _Look(installation, noted(found), order)
+    cost = found.bytes + (patch.length if patch else 0)
+    return _Look(installation, replace(noted(found), bytes=cost), order)
 
 
 def _sealing(means: Means, place: Place) -> Sealing | None:
@@ -205,9 +208,13 @@ def _sealing(means: Means, place: Place) -> Sealing | None:
 
 
 def _names(orders: Sequence[Order]) -> list[str]:
-    """Every container that a device may fetch under these orders."""
-    found = [order.full.name for order in orders]
-    return found + [order.delta.name for order in orders if order.delta is not None]
+    """Every file that a device may fetch under these orders."""
+    return [
+        file.name
+        for order in orders
+        for file in (order.full, order.delta, order.patch)
+        if file is not None
+    ]
 
 
 def _deployment(session: Session, installation: Installation) -> Deployment:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sealift.core.hpke import Recipient
+from sealift.payload.mcu import choose as choose_patch
 from sealift.server import ports
 from sealift.server.domain.chooser import (
     Held,
@@ -30,7 +31,7 @@ from sealift.server.domain.installation import State
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sealift.core.types import Container
+    from sealift.core.types import Container, Patch
     from sealift.server.ports import (
         Deployment,
         Device,
@@ -65,6 +66,18 @@ class Place:
         if begun and installation.offer is not None:
             return self._kept(installation.offer)
         return choose(self._known, self._target, self._limits)
+
+    def patch(self, found: Offer) -> Patch | None:
+        """What a microcontroller gets beside its image, if that fits the budget."""
+        row, runs = self._row, self.ecu.installed_sha256
+        if row is None or runs is None or found.method is Method.NONE:
+            return None
+        offers = () if _ready(row) is None or row.patch is None else (row.patch,)
+        recipe = self.policy.recipes.get(self.ecu.hardware_id)
+        patch = choose_patch(offers, recipe, bytes.fromhex(runs))
+        most = self.deployment.bytes_max
+        dear = patch and most is not None and found.bytes + patch.length > most
+        return None if dear else patch
 
     @cached_property
     def waits_until(self) -> datetime:
