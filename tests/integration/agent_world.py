@@ -38,6 +38,7 @@ from cryptography.x509.oid import NameOID
 
 from sealift.agent.boot.file import Store, open_store
 from sealift.agent.clock import SystemClock
+from sealift.core.hpke import X25519, PrivateKey, new_private
 from sealift.core.types import Slot
 from sealift.sim.vendor import HARDWARE, Release, Vendor, make_release
 
@@ -247,6 +248,8 @@ class Device:
         private(self.directory / "keys/tls.pem", key)
         report = _key_pem(ed25519.Ed25519PrivateKey.generate())
         private(self.directory / "keys/report.pem", report)
+        self.decryption_key = PrivateKey(X25519, new_private(X25519, os.urandom))
+        private(self.directory / "keys/decrypt.pem", self.decryption_key.pem())
 
     def configure(self, url: str, **more: str) -> None:
         """Write agent.toml; ``more`` replaces settings by name."""
@@ -267,6 +270,7 @@ class Device:
 [device]
 id = "{DEVICE}"
 report_key = "keys/report.pem"
+decryption_key = "keys/decrypt.pem"
 [server]
 url = "{url}"
 ca = "ca.pem"

@@ -92,6 +92,29 @@ def test_b14_bad_file_is_refused_by_code_and_nothing_is_installed(
     assert here.server.reports == []
 
 
+@pytest.mark.parametrize(
+    ("spoil", "code", "status"),
+    [(remove, "key.unreadable", 8), (open_up, "device.trust", 5)],
+    ids=["remove", "open_up"],
+)
+def test_c7_spoilt_decryption_key_is_told_and_stops_no_report(
+    here: World, spoil: Callable[[Path], None], code: str, status: int
+) -> None:
+    """`config-check` refuses it; an agent goes on without and reports no key."""
+    good = here.device.run("config-check", "--json")
+    kid = here.device.decryption_key.recipient.kid
+    assert json.loads(good.stdout)["decryption_key_id"] == kid
+    here.publish("1.0.0", 1)
+    spoil(here.device.directory / "keys/decrypt.pem")
+    found = here.device.run("config-check")
+    assert (found.returncode, "Traceback" in found.stderr) == (status, False)
+    assert f"[{code}]" in found.stderr
+    assert here.device.run("check").returncode == 75  # installed, and goes down
+    told = [report["payload"] for report in here.server.reports]
+    assert {report["kid"] for report in told} == {None}
+    assert "cobblestone-256" in told[0]["abilities"]
+
+
 def test_errors_are_one_json_value_when_asked(here: World) -> None:
     """`--json` holds for errors, too."""
     here.device.config.write_text("nonsense = 1\n")
