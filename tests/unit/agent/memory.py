@@ -12,6 +12,10 @@ from tests.containers import SEGMENT
 PIECE = 10_000
 
 
+class CutError(BaseException):
+    """The power is gone."""
+
+
 class MemorySlot:
     """A slot whose unflushed writes are lost with the power."""
 
@@ -88,3 +92,30 @@ def only_verified(slot: MemorySlot, image: bytes) -> None:
     for offset in range(0, len(image), SEGMENT):
         want = image[offset : offset + SEGMENT]
         assert slot.cached[offset : offset + len(want)] in (want, b"\xee" * len(want))
+
+
+class Doors:
+    """Counts every step that touches the world and cuts the power at one of them."""
+
+    def __init__(self, cut: int) -> None:
+        self.steps = 0
+        self.cut = cut
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps == self.cut:
+            raise CutError
+
+
+class CutSlot(MemorySlot):
+    doors: Doors
+
+    def write(self, offset: int, data: bytes) -> None:
+        self.doors.step()
+        super().write(offset, data)
+        self.doors.step()
+
+    def flush(self) -> None:
+        self.doors.step()
+        super().flush()
+        self.doors.step()

@@ -24,7 +24,15 @@ from sealift.core.errors import (
 )
 from sealift.core.types import Instruction
 from tests.containers import SEGMENT, Case, noise, pack, text
-from tests.unit.agent.memory import PIECE, MemorySlot, MemoryTransport, only_verified
+from tests.unit.agent.memory import (
+    PIECE,
+    CutError,
+    CutSlot,
+    Doors,
+    MemorySlot,
+    MemoryTransport,
+    only_verified,
+)
 from tests.vectors.payload.generate import stored
 
 # Stored frames, LZMA2 frames, zeros, and a short segment at the end.
@@ -38,10 +46,6 @@ IMAGE = (
     + text(777)
 )
 CASE = pack("image", IMAGE)
-
-
-class CutError(BaseException):
-    """The power is gone."""
 
 
 def order(case: Case, bytes_max: int | None = None) -> Instruction:
@@ -181,33 +185,6 @@ def test_any_number_of_decoders_gives_the_same_slot(
 
 
 # ── cuts ─────────────────────────────────────────────────────────────────────────────
-class Doors:
-    """Counts every step that touches the world and cuts the power at one of them."""
-
-    def __init__(self, cut: int) -> None:
-        self.steps = 0
-        self.cut = cut
-
-    def step(self) -> None:
-        self.steps += 1
-        if self.steps == self.cut:
-            raise CutError
-
-
-class CutSlot(MemorySlot):
-    doors: Doors
-
-    def write(self, offset: int, data: bytes) -> None:
-        self.doors.step()
-        super().write(offset, data)
-        self.doors.step()
-
-    def flush(self) -> None:
-        self.doors.step()
-        super().flush()
-        self.doors.step()
-
-
 def cut_install(work: Path, cut: int) -> tuple[CutSlot, MemoryTransport, Doors, bool]:
     doors = Doors(cut)
     slot = CutSlot(b"\xee" * len(IMAGE))
