@@ -16,6 +16,7 @@ from sealift.sim.station import DEVICE, Station
 
 MIB = 1 << 20
 IDLE = "state=idle"
+SECRET = b"what nobody on the way may read "
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def station(tmp_path: Path) -> Iterator[Station]:
     tmp_path.chmod(0o700)
     with Processes(tmp_path / "logs") as run:
         found = Station(run, tmp_path, 4 * MIB)
-        found.set_up()
+        found.set_up(deltas=True)
         yield found
 
 
@@ -40,7 +41,7 @@ def operator(station: Station) -> Iterator[Operator]:
 
 def images(place: Path) -> tuple[Path, Path]:
     """An image, and one that differs from it by few bytes in both segments."""
-    content = bytearray(os.urandom(2 * MIB))
+    content = bytearray(SECRET * 100 + os.urandom(2 * MIB))[: 2 * MIB]
     first, second = place / "first.img", place / "second.img"
     first.write_bytes(content)
     content[5000:5010] = b"0123456789"
@@ -57,6 +58,10 @@ def delta(operator: Operator) -> Delta:
 def installation(operator: Operator, deployment: str) -> Installation:
     (found,) = operator.deployment(deployment)["installations"]
     return found
+
+
+def abilities(operator: Operator) -> list[str]:
+    return operator.device(DEVICE)["device"]["abilities"]
 
 
 def running(operator: Operator) -> Any:
@@ -97,3 +102,48 @@ def test_delta_made_chosen_and_installed(station: Station, operator: Operator) -
     assert told["done"]["transferred"] is not None
     assert told["done"]["transferred"] < packed.length // 20
     assert station.slot("a").read_bytes()[: 2 * MIB] == second.read_bytes()
+
+
+def restarted(station: Station, operator: Operator, settings: str) -> None:
+    """The server again, with more settings in its last table, ``[delta]``."""
+    station.server.stop()
+    with (station.server.directory / "server.toml").open("a") as file:
+        file.write(settings)
+    station.server.start()
+    assert operator.status()["version"]
+
+
+def plain_in(directory: Path) -> list[Path]:
+    """Files that hold a text of the image, or the magic of a container."""
+    files = (file for file in directory.rglob("*") if file.is_file())
+    return [
+        file
+        for file in files
+        if any(text in file.read_bytes() for text in (SECRET, b"SEALPAY"))
+    ]
+
+
+def test_sealed_delta_made_by_the_server(station: Station, operator: Operator) -> None:
+    """With leave the server makes it, sealed again; on its disk nothing is plain."""
+    restarted(station, operator, "sealed = true\n")
+    seal = ("--content-key", station.server.directory / "public/content-key.json")
+    first, second = images(station.place)
+    station.power_on()
+    wait_for(lambda: "cobblestone-256" in abilities(operator), "the first report")
+    station.order(station.release(first, "1.0.0", *seal))
+    station.wait(IDLE)
+    wait_for(lambda: running(operator) == "1.0.0", "the report")
+
+    packed = station.release(second, "1.1.0", *seal)
+    wait_for(lambda: delta(operator)["state"] == "ready", "the delta", seconds=60)
+    made = delta(operator)
+    assert made["container"] is not None
+    assert made["container"].endswith(".delta.sealed")
+    deployment = station.order(packed)
+    station.wait(IDLE, times=2)
+    wait_for(lambda: running(operator) == "1.1.0", "the report")
+    told = installation(operator, deployment)
+    assert told["done"]
+    assert told["done"]["method"] == "delta"
+    assert station.slot("a").read_bytes()[: 2 * MIB] == second.read_bytes()
+    assert plain_in(station.server.directory) == []

@@ -45,6 +45,9 @@ def secret_file(path: Path, secret: str | None = None) -> Path:
     return path
 
 
+_DELTAS = "[delta]\nenabled = {}"
+
+
 class Server:
     """``sealift server`` in a directory of its own, on free loopback ports."""
 
@@ -59,6 +62,11 @@ class Server:
     def online_keys(self) -> Path:
         """The public halves of its keys, as it hands them out."""
         return self.directory / "public/online-keys.json"
+
+    @property
+    def content_key(self) -> Path:
+        """The public half of the key that content keys are wrapped to."""
+        return self.directory / "public/content-key.json"
 
     @property
     def access(self) -> tuple[str | Path, ...]:
@@ -76,13 +84,17 @@ class Server:
         """Where it keeps the container of that digest."""
         return self.directory / "blobs" / sha256
 
-    def init(self) -> None:
-        """Make its directory, with fresh secrets, and have it polled often."""
+    def init(self, *, deltas: bool = False) -> None:
+        """Make its directory, with fresh secrets, and have it polled often.
+
+        It makes ``deltas`` only if told to: they take CPU that others here need.
+        """
         made = self._sealift("init", self.directory, *self._listen, "--json").json()
         secret_file(self.token, made["operator_token"])
         settings = self.directory / "server.toml"
         text = settings.read_text("utf-8")
-        settings.write_text(text.replace("poll_seconds = 300", "poll_seconds = 1"))
+        text = text.replace("poll_seconds = 300", "poll_seconds = 1")
+        settings.write_text(f"{text}[delta]\nenabled = {str(deltas).lower()}\n")
 
     def start(self) -> None:
         """Run it, and wait until it listens."""
@@ -127,9 +139,18 @@ class Server:
 
     def installations(self, deployment: str) -> list[str]:
         """The states of a deployment's installations, as an operator sees them."""
+        return [one["state"] for one in self.deployed(deployment)]
+
+    def deployed(self, deployment: str) -> list[dict[str, Any]]:
+        """A deployment's installations."""
         words = ("deployment", "show", deployment, *self.access, "--json")
         found = self._run.run(program("sealift"), *words).json()
-        return [one["state"] for one in found["installations"]]
+        return list(found["installations"])
+
+    def deltas(self) -> list[dict[str, Any]]:
+        """Every delta it wants or has, as an operator sees them."""
+        words = ("payload", "deltas", *self.access, "--json")
+        return list(self._run.run(program("sealift"), *words).json())
 
     def stop(self) -> None:
         """End it."""
@@ -213,6 +234,8 @@ class Desk:
             "--out": str(release),
             "--preset": "1",  # a quarter of the time, 7 % more bytes
         }
+        if seal_for is not None:
+            described["--seal"] = str(seal_for)
         words = [word for option in described.items() for word in option]
         made = self._sealift(
             "release", "pack", image.path, *self._own, *words, *more, "--json"

@@ -44,9 +44,9 @@ class Station:
         self._slot_bytes = slot_bytes
         self._counter = 0
 
-    def set_up(self) -> None:
-        """Keys, server, device: everything but a release."""
-        self.server.init()
+    def set_up(self, *, deltas: bool = False) -> None:
+        """Keys, server, device: everything but a release; the server makes deltas?"""
+        self.server.init(deltas=deltas)
         self.desk.init(self.server.online_keys)
         self.server.start()
         self.desk.publish_keys(self.server)
