@@ -59,13 +59,17 @@ class Sealift:
     def _device(self) -> Figures:
         """What the device needs for each way; `apply` is the delta, as for peers."""
         found: Figures = {}
-        peaks = []
+        peaks: dict[str, float] = {}
         for way in WAYS:
             used, received = self.install(way)
             name = "apply" if way == "delta" else f"apply_{way}"
             found |= {**costs(name, used), f"{way}_received_bytes": received}
-            peaks.append(used.peak_rss_mib)
-        return {**found, "device_peak_rss_mib": round(max(peaks), 1)}
+            peaks[way] = round(used.peak_rss_mib, 1)
+        return {
+            **found,
+            "device_peak_rss_mib": max(peaks.values()),
+            "device_peak_rss_mib_plain": max(peaks["delta"], peaks["full"]),
+        }
 
     def _step(self, *words: str) -> Cost:
         return cost([sys.executable, "-m", _delta_ours.__name__, *words])

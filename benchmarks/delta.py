@@ -15,8 +15,8 @@ named with the reason.
 `vs_best_peer` is Sealift's delta over the smallest of all peers, full xz included.
 `create_cpu_vs_hdiffpatch` compares with `hdiffpatch lzma2`, which runs right before.
 `device_peak_rss_mib` is the most any device needed, sealed containers included, and on
-a sparse image of several GiB as well; there `full` and `delta` are installed without
-peers. Figures with a name and a dot before them belong to that pair of images.
+a sparse image of several GiB as well, where there are no peers; with `_plain`, sealed
+ones are left out. Figures with a name and a dot before them belong to that pair.
 
 Images and packages are kept below `--work`, and fetched only once. `--reuse` takes a
 peer's figures of an earlier run where nothing changed: for tuning, not for publishing.
@@ -37,10 +37,12 @@ from benchmarks._delta_peers import PEERS
 from benchmarks._delta_table import as_tables
 from benchmarks._delta_tools import Tools
 from benchmarks._delta_trial import Figures, Limits, Trials
-from benchmarks.common import Result, Value, ratio
+from benchmarks.common import MIB, Result, Value, ratio
 from sealift.core.errors import SealiftError
 
 HDIFFPATCH, XZ = "hdiffpatch lzma2", "full xz -9"
+LARGE = 16 * MIB
+"""Bytes from which CPU is compared overall: below, the start of Python is measured."""
 
 
 class Benchmark:
@@ -106,11 +108,16 @@ class Benchmark:
         figures, told = self.result.figures, self.result.ratios
         figures["quality"] = self._asked.quality
         figures["create_cpu_s"] = round(sum(_all(figures, ".create_cpu_s")), 2)
-        figures["device_peak_rss_mib"] = max(
-            _all(figures, ".device_peak_rss_mib"), default=None
-        )
-        for name in ("vs_best_peer", "create_cpu_vs_hdiffpatch", "apply_cpu_vs_xz"):
-            told[name] = max(_all(told, f".{name}"), default=None)
+        for name in ("device_peak_rss_mib", "device_peak_rss_mib_plain"):
+            figures[name] = max(_all(figures, f".{name}"), default=None)
+        told["vs_best_peer"] = max(_all(told, ".vs_best_peer"), default=None)
+        large = {
+            name: value
+            for name, value in told.items()
+            if _number(figures, f"{name.partition('.')[0]}.image_bytes") >= LARGE
+        }
+        for name in ("create_cpu_vs_hdiffpatch", "apply_cpu_vs_xz"):
+            told[name] = max(_all(large, f".{name}"), default=None)
 
 
 def ratios(ours: Figures, peers: dict[str, Figures]) -> Figures:
