@@ -33,6 +33,7 @@ from sealift.agent.machine import (
     superseded,
     wants,
 )
+from sealift.core.types import Seal, Wrap
 from sealift.sim.device import NEW, OLD, Kind
 from tests.unit.agent.machines import (
     ATTEMPT,
@@ -162,6 +163,33 @@ def test_an_offer_is_taken_only_where_content_is_gone() -> None:
     assert not offered(Staging(ATTEMPT), newer)
     assert not offered(Staging(ATTEMPT, 1), ORDER)
     assert offered(Staging(ATTEMPT, 1), newer)
+
+
+OFFERS = [
+    {"bytes_max": 10**9},
+    {"delta": dataclasses.replace(ORDER.full, name="x.delta", base_sha256=bytes(32))},
+    {"full": dataclasses.replace(ORDER.full, name="other.full")},
+    {"sealed": Seal(Wrap("x25519", "0123456789abcdef", b"a"))},
+]
+
+
+@pytest.mark.parametrize("change", OFFERS, ids=lambda it: next(iter(it)))
+def test_another_way_to_the_same_image_is_taken(change: dict[str, object]) -> None:
+    """A delta that appears, a budget that is raised: an install waits for nothing old."""
+    newer = dataclasses.replace(NEW[Kind.GOOD].order(director_version=8), **change)  # type: ignore[arg-type]
+    assert offered(Staging(ATTEMPT), newer)
+
+
+def test_a_wrap_made_anew_is_no_other_way() -> None:
+    """The Director wraps for the same key with each version; the first one opens too."""
+    first, second = (
+        Seal(Wrap("x25519", "0123456789abcdef", it)) for it in (b"a", b"b")
+    )
+    attempt = dataclasses.replace(
+        ATTEMPT, order=dataclasses.replace(ORDER, sealed=first)
+    )
+    newer = dataclasses.replace(ORDER, sealed=second, director_version=8)
+    assert not offered(Staging(attempt), newer)
 
 
 def test_a_strangers_text_is_cut() -> None:

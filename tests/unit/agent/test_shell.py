@@ -26,7 +26,7 @@ from sealift.agent.machine import (
     Verdict,
     installed,
 )
-from sealift.agent.ports import Armed, CheckResult, Feature, Probe, Running
+from sealift.agent.ports import Armed, CheckResult, Feature, Moved, Probe, Running
 from sealift.agent.record import Record
 from sealift.agent.shell import AttemptResult, Component, Limits, Outside, Shell
 from sealift.core.errors import (
@@ -34,6 +34,7 @@ from sealift.core.errors import (
     DigestError,
     FailedTransferError,
     NotFoundError,
+    RefusedError,
     RevokedError,
     SealiftError,
     SlotError,
@@ -398,6 +399,51 @@ def test_a_new_offer_brings_gone_content_back(rig: Rig) -> None:
     [result] = rig.reports
     assert (result.id, result.order) == (state.attempt.id, offer)
     assert result.verdict is Verdict.SUCCEEDED
+
+
+def test_a_deferred_install_takes_a_larger_budget(rig: Rig) -> None:
+    """``deferred(budget)`` ends when the Director allows more, not with a new image."""
+    rig.errors["fill"] = RefusedError("too many bytes", reason="budget")
+    assert rig.shell.once() == 10.0
+    assert isinstance(rig.state, Staging)
+    rig.errors.clear()
+    raised = dataclasses.replace(ORDER, bytes_max=10**9, director_version=8)
+    rig.orders = [raised]
+    rig.clock.sleep(300.0)  # the next poll
+    rig.until_trial()
+    rig.shell.once()
+    [result] = rig.reports
+    assert (result.order, result.verdict) == (raised, Verdict.SUCCEEDED)
+
+
+def test_how_the_image_came_is_told_before_it_is_forgotten(rig: Rig) -> None:
+    """After confirm: report, then rest, then the work files go; at a start, too."""
+    told = Moved("delta", 12_345, 2)
+    rig.part = dataclasses.replace(
+        rig.part,
+        moved=lambda order: told if order == ORDER else None,
+        clear=lambda: rig.events.append("clear"),
+    )
+    rig.shell._components[ECU] = rig.part
+    rig.errors["fill"] = DigestError("a lie")
+    rig.events.clear()
+    rig.shell.once()
+    assert [it.moved for it in rig.reports] == [told]
+    assert rig.events.index("Idle") > rig.events.index("clear") > 0
+    assert rig.events[: rig.events.index("clear")].count("floor 0") == 1
+
+
+def test_work_files_that_cannot_be_removed_hinder_nothing(rig: Rig) -> None:
+    """A notice; the component rests."""
+
+    def fails() -> None:
+        raise SlotError("read-only")
+
+    rig.shell._components[ECU] = dataclasses.replace(rig.part, clear=fails)
+    rig.errors["fill"] = DigestError("a lie")
+    rig.shell.once()
+    assert isinstance(rig.state, Idle)
+    assert rig.notices == ["payload.digest", "device.slot"]
 
 
 def test_a_restart_does_not_begin_to_count_anew(rig: Rig) -> None:
