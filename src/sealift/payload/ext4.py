@@ -31,7 +31,7 @@ SUPERBLOCK_AT: Final = 1024
 ROOT_INODE: Final = 2
 GROUPS_MAX: Final = 1 << 16
 STEPS_MAX: Final = 1 << 21
-"""Inodes, blocks, extents and names read of one file system at most, all told."""
+"""Inodes, extents, names and KiB of metadata read of one file system at most."""
 DIRECTORY_MAX: Final = 1 << 26
 """Bytes of the largest directory that is read."""
 
@@ -393,7 +393,7 @@ class Ext4:
         size = self.superblock.block_size
         for offset, length in directory.runs:
             for at in range(offset, offset + length, size):
-                self._spend()
+                self._spend(size >> 10)
                 yield from _names(self._exactly(at, size))
 
     # ── reading ──────────────────────────────────────────────────────────────────────
@@ -415,10 +415,10 @@ class Ext4:
         ]
 
     def _block(self, number: int) -> bytes:
-        self._spend()
         if number >= self.superblock.blocks:
             raise MalformedError("ext4: a block beyond the end", block=number)
         size = self.superblock.block_size
+        self._spend(size >> 10)
         return self._exactly(number * size, size)
 
     def _exactly(self, offset: int, length: int) -> bytes:

@@ -29,9 +29,8 @@ from tests.unit.payload.images import Bytes, code, delta, edited, noise
 from tests.unit.payload.vectors import Vector, vectors
 
 MIB = 1 << 20
-OLD = code(1, 4 * MIB + 99)
+OLD = code(1, 3 * MIB + 99)
 NEW = edited(OLD, 2, 30)
-OTHER = code(7, len(NEW))
 COUNT = segment_count(len(NEW), MIB)
 
 
@@ -119,7 +118,7 @@ def test_only_the_full_container_of_this_image_heals(made: Source) -> None:
     """Not another image's, and not a delta."""
     base = check_base(Bytes(spoilt(OLD)), made.facts)
     with pytest.raises(DigestError, match="another image"):
-        rebuild(made, base, Nowhere(), full_of(OTHER))
+        rebuild(made, base, Nowhere(), full_of(b"another image"))
     with pytest.raises(PatchError, match="is a delta"):
         rebuild(made, base, Nowhere(), made)
 
