@@ -28,13 +28,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sealift.agent.boot.file import FileBoot
+    from sealift.agent.boot.link import LinkBoot
     from sealift.agent.config import Component as Part
     from sealift.agent.config import Config
     from sealift.agent.gate import Policy
     from sealift.agent.install.ab import AbInstaller
     from sealift.agent.install.mcu import McuInstaller
     from sealift.agent.journal import Floors, Journal
-    from sealift.agent.ports import Answer, Clock, Fill, Moved, Progress, Transport
+    from sealift.agent.ports import (
+        Answer,
+        Clock,
+        Fill,
+        Link,
+        Moved,
+        Progress,
+        Transport,
+    )
     from sealift.agent.record import Record
     from sealift.agent.report import Self
     from sealift.agent.shell import Component
@@ -77,11 +86,23 @@ def _record(config: Config, name: str, what: str) -> Record:
     return Record(cells, limit=JOURNAL_BYTES, what=what)
 
 
-def boot(config: Config) -> FileBoot:
-    """The boot loader of this board."""
+def boot(config: Config) -> FileBoot | LinkBoot:
+    """The boot loader of the component: of this board, or at the end of a link."""
     from sealift.agent.boot.file import open_boot
+    from sealift.agent.boot.link import LinkBoot
+    from sealift.agent.clock import SystemClock
 
+    if config.components[0].link:
+        return LinkBoot(_link(config, SystemClock()))
     return open_boot(config.boot.store)
+
+
+def _link(config: Config, clock: Clock) -> Link:
+    from sealift.agent.link import CommandLink, PatientLink
+
+    part = config.components[0]
+    link = CommandLink(part.link, clock, part.link_seconds)
+    return PatientLink(link, lambda: clock.sleep(LINK_PAUSE_SECONDS))
 
 
 def provision(config: Config) -> Provision:
@@ -194,19 +215,21 @@ def _behind_a_link(
     from sealift.agent.boot.link import LinkBoot
     from sealift.agent.install.ab import AbInstaller
     from sealift.agent.install.mcu import Copies, Courier, McuInstaller
-    from sealift.agent.link import CommandLink, PatientLink
     from sealift.agent.payload import PatchFile
 
-    part, most = config.components[0], config.transfer.bytes_max or None
-    slots, patient = _slots(part), lambda: clock.sleep(LINK_PAUSE_SECONDS)
-    link = PatientLink(CommandLink(part.link, clock, part.link_seconds), patient)
+    link, slots = _link(config, clock), _slots(config.components[0])
     loader, copies = LinkBoot(link), Copies(slots)
+    most = config.transfer.bytes_max or None
+    courier = Courier(
+        link,
+        copies,
+        lambda order, patch: PatchFile(order, patch, way, work, most),
+        lambda: clock.sleep(LINK_PAUSE_SECONDS),
+    )
     installer = McuInstaller(
         AbInstaller(loader, slots, loader.boot_id, tries=1),
         copies,
-        Courier(
-            link, copies, lambda o, patch: PatchFile(o, patch, way, work, most), patient
-        ),
+        courier,
         link,
         _record(config, "mcu", "image to go back to"),
     )

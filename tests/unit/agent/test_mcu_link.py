@@ -266,6 +266,9 @@ def test_a_component_with_a_link_is_a_microcontroller(
     probe = part.installer.probe()
     assert (probe.running, mcu.image()) == (Slot.B, NEW)
     assert probe.boot_id != armed.boot_id
+    loader = wiring.boot(found)
+    assert (loader.current(), loader.next()) == (Slot.B, Slot.A)
+    assert loader.state().slots == {Slot.B: "trial(0)", Slot.A: "good"}
     part.installer.confirm(ordered, Slot.B)
     assert mcu.identify().confirmed
     part.clear()

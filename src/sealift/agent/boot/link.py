@@ -74,10 +74,13 @@ class LinkBoot:
     def state(self) -> BootState:
         """What the loader says; one with nothing to start has nothing on trial."""
         unit = self._link.identify()
-        settled = unit.confirmed or unit.sha256 is None
-        other = "trial(1)" if unit.next is not unit.running else "empty"
-        slots = {unit.running: "good" if settled else "trial(0)"}
-        slots[unit.running.other] = other
+        if unit.confirmed or unit.sha256 is None:
+            running, other = "good", "trial(1)"
+        else:
+            running, other = "trial(0)", "good"
+        if unit.next is unit.running:
+            other = "empty"
+        slots = {unit.running: running, unit.running.other: other}
         return BootState("mcu", slots, counts_attempts=False)
 
     def boot_id(self) -> str:
