@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from sealift.core.errors import ConflictError, EngineError, NotFoundError
+from sealift.core.errors import (
+    ConflictError,
+    DeltaTimeError,
+    EngineError,
+    NotFoundError,
+)
+from sealift.core.reports import Result
+from sealift.server.api import wire
 from sealift.server.domain import deltas as rules
 from sealift.server.domain.deltas import DeltaState
-from sealift.server.ports import Delta, Installation, PayloadPolicy
+from sealift.server.ports import Delta, Done, Installation, PayloadPolicy
 from sealift.server.services import deltas, deployments, director
 from sealift.server.services.deployments import NewDeployment
 from tests.unit.server.fleet import DELTAS, MAKER, Fleet, full_length, two_releases
@@ -189,6 +197,15 @@ def test_failures_are_tried_again_later(world: World) -> None:
     assert fleet.make().state == "ready"
 
 
+def test_what_took_too_much_is_not_tried_again(world: World) -> None:
+    """Memory and time are settings: the same delta would need them again."""
+    fleet, _ = two_releases(world)
+    row = fleet.claim()
+    deltas.fail(world.means, OPERATOR, row.number, MAKER, DeltaTimeError("too slow"))
+    (row,) = fleet.rows()
+    assert (row.state, row.attempts) == ("failed", 1)
+
+
 def world_claims(world: World) -> Delta | None:
     now = world.clock.now()
     with world.means.store.begin() as session:
@@ -333,6 +350,82 @@ def test_views_name_the_base(world: World) -> None:
 
 
 # ── what it really took ──────────────────────────────────────────────────────────────
+def result(world: World, deployment: str, verdict: str = "succeeded") -> Result:
+    """How the attempt at 1.1.0 ended: a delta whose base had changed in two places."""
+    assert world.means.store.reader.deployments.find(deployment)
+    return Result(
+        attempt="a-1",
+        verdict=verdict,
+        stage="reporting",
+        sha256=artifact("1.1.0").sha256,
+        director_version=1,
+        from_version="1.0.0",
+        to_version="1.1.0",
+        deployment=deployment,
+        transferred=150,
+        method="delta",
+        repaired=2,
+    )
+
+
+def under_way(world: World) -> tuple[Fleet, str]:
+    """A device that was offered a delta."""
+    fleet, release = two_releases(world)
+    fleet.make(100)
+    deployment = world.deploy(release)
+    fleet.poll("dev-0001")
+    return fleet, deployment
+
+
+def test_a_repaired_base_is_evidence(world: World) -> None:
+    """Method, bytes and repairs are kept with the installation and in the leaf."""
+    fleet, deployment = under_way(world)
+    fleet.voices["dev-0001"].runs = artifact("1.1.0")
+    fleet.say("dev-0001", ecu={"results": (result(world, deployment),)})
+    row = installation(world, deployment)
+    assert row.state == "succeeded"
+    assert row.done == Done("delta", 150, 2)
+    assert row.offer is not None
+    assert row.offer.bytes == 100
+    leaf = world.means.store.reader.audit.page(0, 1000)[-1]
+    (told,) = json.loads(leaf.body)["body"]["installations"]
+    assert (told["method"], told["transferred"], told["repaired"]) == ("delta", 150, 2)
+
+
+def test_a_result_may_come_late(world: World) -> None:
+    """The image first, its result in a later report: kept, the end stays the end."""
+    fleet, deployment = under_way(world)
+    fleet.running("1.1.0", "dev-0001")
+    ended = installation(world, deployment)
+    assert (ended.state, ended.done) == ("succeeded", None)
+    late = result(world, deployment, "failed")
+    fleet.say("dev-0001", ecu={"results": (late,)}, abilities=("delta/1",))
+    row = installation(world, deployment)
+    assert (row.state, row.done) == ("succeeded", Done("delta", 150, 2))
+    before = world.leaves()
+    fleet.say("dev-0001", ecu={"results": (late,)}, abilities=("delta/1",))
+    assert world.leaves() == [*before, "manifest.accepted"]
+
+
+def test_a_result_of_another_deployment(world: World) -> None:
+    """What another order of the same image took is not this one's."""
+    fleet, deployment = under_way(world)
+    other = replace(result(world, deployment), deployment="d-other")
+    fleet.say("dev-0001", ecu={"results": (other,)})
+    assert installation(world, deployment).done is None
+
+
+def test_drift_adds_up(world: World) -> None:
+    """A deployment's expected and real bytes, of those whose device told them."""
+    fleet, deployment = under_way(world)
+    fleet.voices["dev-0001"].runs = artifact("1.1.0")
+    fleet.say("dev-0001", ecu={"results": (result(world, deployment),)})
+    reader = world.means.store.reader
+    found = wire.deployment_detail(deployments.show_deployment(reader, deployment))
+    assert found.bytes == wire.BytesAnswer(1, expected=100, transferred=150, repaired=1)
+
+
+# ── rules ────────────────────────────────────────────────────────────────────────────
 def test_waiting_rules() -> None:
     """Only the first attempt is waited for, while it is due or under way."""
     assert rules.is_awaited(DeltaState.WANTED, 0)

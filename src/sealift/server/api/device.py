@@ -158,12 +158,13 @@ class DeviceFace:
         device_id = scope[_CALLER].device_id
         if match is None:
             raise NotFoundError("there is no such container for this device")
-        found = director.ordered_container(
-            self.means.store.reader, device_id, match[1], match[2]
-        )
-        await self.write(
-            director.start_download, self.means, _actor(scope), device_id, found.name
-        )
+        reader = self.means.store.reader
+        found = director.ordered_container(reader, device_id, match[1], match[2])
+        if director.may_begin(reader, device_id):
+            means, actor = self.means, _actor(scope)
+            await self.write(
+                director.start_download, means, actor, device_id, found.name
+            )
         await self._send_container(scope, receive, send, found)
 
     async def _send_container(

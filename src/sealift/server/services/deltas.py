@@ -10,7 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sealift.core.audit import Kind, Ref, printable
-from sealift.core.errors import ConflictError, NotFoundError
+from sealift.core.errors import (
+    ConflictError,
+    DeltaMemoryError,
+    DeltaTimeError,
+    NotFoundError,
+)
 from sealift.server.domain.deltas import (
     ATTEMPTS,
     PENDING,
@@ -50,6 +55,9 @@ __all__ = [
     "show_delta",
     "task_of",
 ]
+
+
+_FINAL = (DeltaMemoryError, DeltaTimeError)
 
 
 # ── views ────────────────────────────────────────────────────────────────────────────
@@ -180,13 +188,16 @@ def finish(
 def fail(
     means: Means, actor: Actor, number: int, owner: str, error: SealiftError
 ) -> None:
-    """Note that making it failed; it is tried again, three times in all."""
+    """Note that making it failed; it is tried again, three times in all.
+
+    What took too much memory or time would take it again and is not tried.
+    """
     with recorded(means, actor) as unit:
         if not unit.session.deltas.is_held(number, owner):
             return
         row = _find(unit.session, number)
         reason = printable(f"{error.message} [{error.code}]")
-        if row.attempts >= ATTEMPTS:
+        if row.attempts >= ATTEMPTS or isinstance(error, _FINAL):
             _moved(unit, row, DeltaState.FAILED, reason)
         else:
             later = replace(row, run_at=unit.now + pause(row.attempts))

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     )
     from sealift.server.services.audit import Unit
 
-__all__ = ["issue_for", "ordered_container", "start_download"]
+__all__ = ["issue_for", "may_begin", "ordered_container", "start_download"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,14 @@ def issue_for(means: Means, actor: Actor, device_id: str) -> DirectorRecord:
     if issued is previous:
         means.store.note_looked(device_id, record.renew_at)
     return record
+
+
+def may_begin(session: Session, device_id: str) -> bool:
+    """Whether a device has an order it has not begun; else a fetch changes nothing."""
+    return any(
+        State(installation.state) in {State.WAITING, State.OFFERED}
+        for installation in session.deployments.open_installations(device_id)
+    )
 
 
 def start_download(means: Means, actor: Actor, device_id: str, name: str) -> None:

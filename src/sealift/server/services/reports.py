@@ -231,7 +231,7 @@ class _Arrival:
         """Installations that the report moves, each as the event tells it."""
         deployments = self.unit.session.deployments
         reports = {report.ecu_id: report for report in manifest.reports}
-        for installation in deployments.open_installations(self.device.id):
+        for installation in self._concerned(manifest):
             moved = _moved(installation, reports[installation.ecu_id], self.unit.now)
             if (moved.state, moved.done) == (installation.state, installation.done):
                 continue
@@ -244,6 +244,16 @@ class _Arrival:
                 "code": moved.code,
                 **_taken_bytes(moved.done),
             }
+
+    def _concerned(self, manifest: Manifest) -> Iterator[Installation]:
+        """Open installations, and ended ones whose result comes only now."""
+        deployments = self.unit.session.deployments
+        yield from deployments.open_installations(self.device.id)
+        named = {r.deployment for report in manifest.reports for r in report.results}
+        if named - {None}:
+            for ended in deployments.installations_on(self.device.id):
+                if ended.deployment_id in named and State(ended.state) not in OPEN:
+                    yield ended
 
 
 def _updated(ecu: Ecu, report: EcuReport) -> Ecu:
@@ -269,11 +279,11 @@ def _moved(
     ordered = bytes.fromhex(installation.sha256)
     state, code = State(installation.state), installation.code
     for said, its_code in statements(report, installation.deployment_id):
+        if state not in OPEN:
+            break
         after = state_after_report(state, ordered, said)
         if after is not state:
             state, code = after, its_code
-            if state not in OPEN:
-                break
     done = _done(installation, report)
     return replace(
         installation, state=state.value, code=code, changed_at=now, done=done
@@ -283,8 +293,9 @@ def _moved(
 def _done(installation: Installation, report: EcuReport) -> Done | None:
     """What the newest attempt at this order took, if the report tells it."""
     known = installation.done
+    nameless = {None} if State(installation.state) in OPEN else set()
     for result in report.results:
-        ours = result.deployment in {None, installation.deployment_id}
+        ours = result.deployment in {installation.deployment_id, *nameless}
         if ours and result.sha256.hex() == installation.sha256:
             known = Done(result.method, result.transferred, result.repaired)
     return known
