@@ -103,8 +103,9 @@ def _match_whole(
 ) -> Covers:
     old_bytes = _read(base, sums.see_base)
     new_bytes = _read(new, sums.see_new)
-    tick("matching", 0, 1)
+    tick("matching", 0, new.length)
     found = engine(old_bytes, new_bytes)
+    tick("matching", new.length, new.length)
     return checked(found, base.length, new.length)
 
 
@@ -132,5 +133,6 @@ def _match_rest(
         for cover in placed(bounded, new_part, old_part):
             covers.add(cover.new, cover.base, cover.length)
         parts, done = parts + 1, done + new_part.total
+    tick("matching", changed.total, changed.total)
     strategy = Strategy.WINDOWS if parts > 1 else Strategy.BLOCKS
     return merged(shared.covers, covers), strategy
