@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from typing import Any
 
 import pytest
@@ -62,13 +63,17 @@ def test_an_unhealthy_image_leaves_the_old_one_confirmed(
 def test_D02_every_cut_of_the_microcontroller_ends_on_a_working_image(
     board: Board, kind: PatchKind | None
 ) -> None:
-    """Before, inside and after each of its writes; most of them do not even show."""
-    steps = Gateway(board, order(kind)).settle().mcu_door.steps
-    good = 0
+    """Before, inside and after each of its writes; most of them do not even show, and
+    what is on its way is sent twice at most.
+    """
+    whole = Gateway(board, order(kind)).settle()
+    steps, sent, good = whole.mcu_door.steps, whole.mcu.written, 0
     for point in (step + place for step in range(1, steps + 1) for place in PLACES):
         it = Gateway(board, order(kind), mcu_cuts=[point]).settle()
         assert ends_well(it), f"cut at {point}"
-        good += it.verdict == "succeeded"
+        if it.verdict == "succeeded":
+            assert it.mcu.written <= 2 * sent, f"cut at {point}"
+            good += 1
     assert good >= 3 * steps - 7  # a cut of the trial is a failed trial
 
 
@@ -83,6 +88,22 @@ def test_D02_every_cut_of_the_gateway_costs_time_only(
         it = Gateway(board, order(kind), cuts=[point], healthy=healthy).settle()
         assert ends_well(it), f"cut at {point}"
         assert it.verdict == ("succeeded" if healthy else "rolled_back"), point
+
+
+@ways
+def test_D02_several_cuts_of_both_end_on_a_working_image(
+    board: Board, kind: PatchKind | None
+) -> None:
+    """Up to three of the gateway and four of the microcontroller, anywhere."""
+    chance = random.Random(f"{board} {kind}")
+    for _ in range(60):
+        cuts, mcu_cuts = (
+            [chance.randrange(1, 130) + chance.choice(PLACES) for _ in range(count)]
+            for count in (chance.randrange(4), chance.randrange(5))
+        )
+        healthy = chance.random() < 0.7
+        it = Gateway(board, order(kind), b"", cuts, mcu_cuts, healthy=healthy).settle()
+        assert ends_well(it), (cuts, mcu_cuts, healthy)
 
 
 def test_D02_cuts_on_the_way_back_into_one_slot() -> None:

@@ -122,7 +122,10 @@ class Courier:
         reached = failures = 0
         while True:
             try:
-                for at in self._written(parcel, source):
+                unit = self._link.identify()
+                if unit.waiting == parcel.image_sha256:
+                    return  # the last word of an earlier try was lost, not its deed
+                for at in self._written(parcel, source, unit):
                     if at > reached:
                         reached, failures = at, 0
                 self._link.finish()
@@ -134,9 +137,9 @@ class Courier:
             else:
                 return
 
-    def _written(self, parcel: Parcel, source: SlotDevice) -> Iterator[int]:
+    def _written(self, parcel: Parcel, source: SlotDevice, unit: Unit) -> Iterator[int]:
         """Write block after block; gives the offset that was reached."""
-        block, at = self._link.identify().block, self._link.begin(parcel)
+        block, at = unit.block, self._link.begin(parcel)
         if block < 1 or not 0 <= at <= parcel.length:
             raise SlotError("the loader wants what is not there", offset=at)
         while at < parcel.length:
