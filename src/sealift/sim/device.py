@@ -172,7 +172,7 @@ class Device:
         )
         self.storage = FlashStorage(self.door)
         self.counter = FlashCounter(self.door)
-        self.image = NEW[self.scene.kind]
+        self.old, self.image = OLD, NEW[self.scene.kind]
         self.images = {OLD.content: OLD, self.image.content: self.image}
         self.orders: list[Instruction] = [self.image.order()]
         self.running = Slot.A
@@ -202,7 +202,7 @@ class Device:
                 self._fill,
                 _restart,
                 self,
-                factory=lambda: installer.recognised(OLD.artifact),
+                factory=lambda: installer.recognised(self.old.artifact),
             )
         ]
 

@@ -99,6 +99,12 @@ class Flash:
         self.medium[region] = bytearray(content)
         self._seen[region] = bytearray(content)
 
+    def remove(self, region: str) -> None:
+        """Take a region away, if it is there; not a step of its own."""
+        self._pending = [it for it in self._pending if it[0] != region]
+        self.medium.pop(region, None)
+        self._seen.pop(region, None)
+
     def read(self, region: str, offset: int, length: int) -> bytes | None:
         """What a process sees: the cache, then the medium."""
         found = self._seen.get(region)
