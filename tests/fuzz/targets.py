@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from typing import Final
 
-from sealift.core import hpke
+from sealift.core import hpke, mcu
 from sealift.core.container import (
     DIGEST_SIZE,
     HEADER_SIZE,
@@ -28,10 +29,11 @@ from sealift.core.encryption import CHUNK, PREFIX, TAG, Opener, Sealer, unwrap, 
 from sealift.core.errors import LimitError, SealiftError
 from sealift.core.merkle import tree_root
 from sealift.core.streams import PackedStream, unpack
-from sealift.core.types import Artifact, Container
+from sealift.core.types import Artifact, Container, Patch, PatchKind
 from tests.containers import control_of, noise, reader, text, understood
 from tests.fuzz import structure
 from tests.fuzz.choices import Choices
+from tests.mcu_patches import literals, size
 
 Target = Callable[[bytes], None]
 BASE: Final = text(3000) + noise(3000)
@@ -171,9 +173,42 @@ def wrapped(data: bytes) -> None:
         assert unwrap(key.kem, key.public, key.dh, raw, CONTEXT) == KEY, "another key"
 
 
+# ── microcontrollers ─────────────────────────────────────────────────────────────────
+def patch(data: bytes) -> None:
+    """A patch with the recorded header, and any body or any operations behind it."""
+    choices = Choices(data)
+    kind, length = choices.pick(tuple(PatchKind)), 1 + choices.below(4000)
+    found = Patch(kind, "x", 1, bytes(32), len(BASE), bytes(32), 8, 7)
+    sizes: tuple[int, ...] = (length,)
+    if kind is PatchKind.IN_PLACE:
+        flash = 8192, 512, 512 * (1 + choices.below(15))
+        found = replace(
+            found, memory_size=flash[0], segment_size=flash[1], shift_size=flash[2]
+        )
+        sizes = (*flash, len(BASE), length)
+    packed, body = choices.below(2), choices.rest()
+    stream = body if packed else literals(body)
+    head = bytes([0x14 if kind is PatchKind.IN_PLACE else 0x04])
+    raw = head + b"".join(map(size, sizes)) + b"\x44" + stream
+    with suppress(SealiftError):
+        pieces = mcu.decode([raw], found, length, inside(BASE))
+        assert sum(map(len, pieces)) == length, "an image of another length"
+
+
+def inside(base: bytes) -> Callable[[int, int], bytes]:
+    """Reads that must not leave the base."""
+
+    def read(offset: int, length: int) -> bytes:
+        assert 0 <= offset <= offset + length <= len(base), "a read outside the base"
+        return base[offset : offset + length]
+
+    return read
+
+
 TARGETS: Final[dict[str, Target]] = {
     found.__name__: found
     for found in (
         head, frame, control, stream, container, rewritten, sealed, wrapped,
+        patch,
     )
 }  # fmt: skip
