@@ -77,7 +77,7 @@ def delivery(kind: Kind, *, sealed: bool) -> Delivery:
     if sealed:
         for at, salt in enumerate((b"f", b"d")):
             names[at], files[at] = _sealed(names[at], files[at], after, salt * 24)
-    return Delivery(before, after, *names, (files[0], files[1]), sealed)
+    return Delivery(before, after, names[0], names[1], (files[0], files[1]), sealed)
 
 
 def _noise(name: str) -> bytes:
