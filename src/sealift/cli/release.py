@@ -101,12 +101,14 @@ def pack(
     """
     from sealift.sign import pack as packing
     from sealift.sign.desk import Desk
+    from sealift.sign.payloads import Travel
 
     description = packing.Description(
         product, component, version, tuple(hardware_id), counter
     )
     opened = Desk.open(desk)
     sealing = _sealing(opened, content_key) if seal or content_key else None
+    travel = Travel(preset, sealing, base or [])
     with output.progress(as_json=as_json) as report:
         release = packing.pack(
             image,
@@ -116,9 +118,7 @@ def pack(
             now=output.now(),
             accept=accept or [],
             sbom=sbom,
-            sealing=sealing,
-            bases=base or [],
-            preset=preset,
+            travel=travel,
             dry_run=dry_run,
             progress=report,
         )

@@ -18,7 +18,6 @@ from sealift.core.errors import (
     RefusedError,
     UnsafeNameError,
 )
-from sealift.core.streams import PRESET
 from sealift.core.types import Artifact
 from sealift.core.version import compare
 from sealift.payload.images import opened
@@ -27,18 +26,18 @@ from sealift.repo.entries import Listed, check_must_match
 from sealift.repo.files import read_bounded, write_atomic
 from sealift.repo.fresh import fresh_directory, require_free
 from sealift.sign.image_changes import UNSEALED
-from sealift.sign.payloads import Maker, base_of, require_bases
+from sealift.sign.payloads import OPENLY, Maker, bases_of
 from sealift.sign.release import Release, propose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection
     from datetime import datetime
     from pathlib import Path
 
     from sealift.core.packer import Packed
     from sealift.core.types import Container, Seal
     from sealift.sign.desk import Desk
-    from sealift.sign.payloads import Base, Sealing
+    from sealift.sign.payloads import Sealing, Travel
 
     Report = Callable[[str, int, int], None]
 
@@ -109,16 +108,13 @@ def pack(
     now: datetime,
     accept: Collection[str] = (),
     sbom: Path | None = None,
-    sealing: Sealing | None = None,
-    bases: Sequence[Path] = (),
-    preset: int = PRESET,
+    travel: Travel = OPENLY,
     dry_run: bool = False,
     progress: Report = lambda *_: None,
 ) -> Release | None:
     """Make the release directory ``target``; ``None`` if ``dry_run`` stopped before.
 
-    ``accept`` may hold ``older-version``, ``lower-counter`` and ``unsealed``. A delta
-    is made from each of ``bases`` and kept if it is worth it.
+    ``accept`` may hold ``older-version``, ``lower-counter`` and ``unsealed``.
 
     Raises:
         UnsafeNameError, RefusedError: a name, a version that does not go up, a counter
@@ -131,28 +127,26 @@ def pack(
     description.check()
     current = desk.targets()
     known = list(image.artifacts(current.signed).values()) if current else []
-    check_line(description, known, accept, sealed=sealing is not None)
+    check_line(description, known, accept, sealed=travel.sealed)
     digest = None if sbom is None else _sbom_digest(sbom)
-    old = [base_of(path) for path in bases]
     secret = {entry.artifact.sha256 for entry in known if entry.sealed}
-    require_bases(old, secret, sealed=sealing is not None)
+    bases = bases_of(travel, secret)
     with opened(source) as found:
         require_free(target)
         if dry_run:
             return None
         with fresh_directory(target, mode=0o755) as draft:
-            maker = Maker(found, source, draft, sealing, progress)
-            packed, full = maker.full(description.file, preset)
-            deltas = _deltas(maker, old, packed, full)
-            artifact = _artifact(description, packed)
+            maker = Maker(found, source, draft, travel, progress)
+            made = maker.make(description.file, bases)
+            artifact = _artifact(description, made.packed)
             sequence = 1 + max((entry.sequence for entry in known), default=0)
             release = Release(
-                Listed(artifact, sequence, digest, sealed=sealing is not None),
-                full,
+                Listed(artifact, sequence, digest, sealed=travel.sealed),
+                made.full,
                 sbom.name if sbom is not None else None,
                 source.name,
-                deltas=tuple(deltas),
-                seal=_wrapped(sealing, artifact, full),
+                deltas=made.deltas,
+                seal=_wrapped(travel.sealing, artifact, made.full),
             )
             _write_papers(draft, release, desk, now)
         return release
@@ -164,17 +158,6 @@ def _wrapped(
     if sealing is None:
         return None
     return sealing.wrapped(artifact.name, full.sha256)
-
-
-def _deltas(
-    maker: Maker, bases: Sequence[Base], packed: Packed, full: Container
-) -> Iterator[Container]:
-    for base in bases:
-        if base.sha256 == packed.image_sha256:
-            raise RefusedError(f"{base.path} is the very image that is packed")
-        delta = maker.delta(base, packed, full)
-        if delta is not None:
-            yield delta
 
 
 def check_line(

@@ -17,6 +17,7 @@ from sealift.core.encryption import CONTENT_KEY, SALT, upload_info, wrap
 from sealift.core.errors import LengthError, RefusedError
 from sealift.core.hpke import new_private
 from sealift.core.packer import pack_full
+from sealift.core.streams import PRESET
 from sealift.core.types import Seal, Wrap
 from sealift.payload.process import Job, SealWith, Source, run
 from sealift.payload.sealing import SUFFIX, seal_container
@@ -24,7 +25,7 @@ from sealift.repo.files import digest_of, translated
 from sealift.sign.release import container_of, read_release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from sealift.core.hpke import Recipient
@@ -32,7 +33,16 @@ if TYPE_CHECKING:
     from sealift.core.types import Container
     from sealift.payload.images import FileImage
 
-__all__ = ["Base", "Maker", "Sealing", "base_of", "require_bases"]
+__all__ = [
+    "OPENLY",
+    "Base",
+    "Containers",
+    "Maker",
+    "Sealing",
+    "Travel",
+    "base_of",
+    "bases_of",
+]
 
 
 class Sealing:
@@ -55,6 +65,33 @@ class Sealing:
         info = upload_info(path, sealed_sha256)
         data = wrap(kem, public, self._key, info, ephemeral)
         return Seal(Wrap(kem, self._recipient.kid, data))
+
+
+@dataclass(frozen=True, slots=True)
+class Travel:
+    """How an image is to travel: LZMA effort, secrecy, images a delta starts from."""
+
+    preset: int = PRESET
+    sealing: Sealing | None = None
+    bases: Sequence[Path] = ()
+
+    @property
+    def sealed(self) -> bool:
+        """Whether nobody on the way can read it."""
+        return self.sealing is not None
+
+
+OPENLY = Travel()
+"""For everybody to read, and without deltas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Containers:
+    """What was made: facts of the plain full container, and of the files there are."""
+
+    packed: Packed
+    full: Container
+    deltas: tuple[Container, ...]
 
 
 # ── bases ────────────────────────────────────────────────────────────────────────────
@@ -88,26 +125,26 @@ def base_of(path: Path) -> Base:
     return Base(path, artifact.sha256, source)
 
 
-def require_bases(
-    bases: Collection[Base], secret: Collection[bytes], *, sealed: bool
-) -> None:
-    """Refuse bases that no delta may start from.
+def bases_of(travel: Travel, secret: Collection[bytes]) -> list[Base]:
+    """The bases, if a delta may start from each of them.
 
     ``secret`` are the digests of images that were released sealed.
 
     Raises:
         RefusedError: one twice, or a secret one for an image in the open: with it and
-            the difference anybody could make the base.
+            the difference anybody could make the base. Else as :func:`base_of`.
     """
+    bases = [base_of(path) for path in travel.bases]
     if len({base.sha256 for base in bases}) != len(bases):
         raise RefusedError("one base is given twice", hint="each --base once")
     for base in bases:
-        if base.sha256 in secret and not sealed:
+        if base.sha256 in secret and not travel.sealed:
             raise RefusedError(
                 f"{base.path} was released sealed: a delta from it to an image in the "
                 f"open would tell what it holds",
                 hint="--seal this release as well, or leave that base out",
             )
+    return bases
 
 
 # ── containers ───────────────────────────────────────────────────────────────────────
@@ -121,41 +158,46 @@ class Maker:
     image: FileImage
     path: Path
     directory: Path
-    sealing: Sealing | None
+    travel: Travel
     progress: Callable[[str, int, int], None]
 
-    def full(self, name: str, preset: int) -> tuple[Packed, Container]:
-        """The full container; facts of the plain one, and of the file that is there.
+    def make(self, name: str, bases: Sequence[Base]) -> Containers:
+        """The full container ``name``, and the deltas that are worth it.
 
         Raises:
-            LengthError: the image changed while it was read.
+            RefusedError: a base is the very image. LengthError: image or base changed
+                while they were read. DeltaError, and as ``payload.process.run``.
             InvalidConfigError, SpaceError: a file cannot be read or written.
         """
-        before = _state(self.path)
+        packed, full = self._full(name)
+        for base in bases:
+            if base.sha256 == packed.image_sha256:
+                raise RefusedError(f"{base.path} is the very image that is packed")
+        deltas = [self._delta(base, packed, full) for base in bases]
+        return Containers(packed, full, tuple(filter(None, deltas)))
+
+    def _full(self, name: str) -> tuple[Packed, Container]:
+        """Facts of the plain container, and of the file that is there."""
+        before, sealing = _state(self.path), self.travel.sealing
         try:
-            if self.sealing is None:
+            if sealing is None:
                 with (self.directory / name).open("xb") as out:
-                    packed = self._packed(out, preset)
+                    packed = self._packed(out)
                     _durable(out)
                 made = packed.container(name)
             else:
                 with tempfile.TemporaryFile(dir=self.directory) as out:
-                    packed = self._packed(out, preset)
-                    made = self._sealed(packed, name, out, self.sealing.fresh())
+                    packed = self._packed(out)
+                    made = self._sealed(packed, name, out, sealing.fresh())
         except OSError as error:
             raise translated(self.directory / name, error, "written") from error
         if _state(self.path) != before:
             raise _changed()
         return packed, made
 
-    def delta(self, base: Base, packed: Packed, full: Container) -> Container | None:
-        """The delta from ``base``; ``None`` if devices are better off without.
-
-        Raises:
-            LengthError: base or image is another one than before.
-            DeltaError, and as ``payload.process.run``.
-        """
-        seal = self.sealing.fresh() if self.sealing else None
+    def _delta(self, base: Base, packed: Packed, full: Container) -> Container | None:
+        """The delta from ``base``; ``None`` if devices are better off without."""
+        seal = self.travel.sealing.fresh() if self.travel.sealing else None
         name = f"{packed.image_sha256.hex()}-{base.sha256.hex()}.delta"
         name += SUFFIX if seal else ""
         job = Job(base.source, Source(self.path.absolute()), seal=seal)
@@ -171,7 +213,7 @@ class Maker:
             return None
         return found.container(name)
 
-    def _packed(self, out: BinaryIO, preset: int) -> Packed:
+    def _packed(self, out: BinaryIO) -> Packed:
         """Threads serve, for LZMA runs outside the interpreter."""
         with _pool() as pool, tempfile.TemporaryFile(dir=self.directory) as spool:
             return pack_full(
@@ -179,7 +221,7 @@ class Maker:
                 self.image.length,
                 spool=spool,
                 out=out,
-                preset=preset,
+                preset=self.travel.preset,
                 apply=pool.map,
                 progress=lambda done, total: self.progress("packing", done, total),
             )

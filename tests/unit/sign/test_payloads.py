@@ -38,7 +38,7 @@ from sealift.repo.image import artifacts
 from sealift.sign.content_key import read_content_key, write_content_key
 from sealift.sign.desk import Desk
 from sealift.sign.pack import Description, pack
-from sealift.sign.payloads import Sealing
+from sealift.sign.payloads import Sealing, Travel
 from sealift.sign.release import (
     Release,
     container_of,
@@ -56,6 +56,9 @@ OLD = random.Random(7).randbytes(160_000) + SECRET_TEXT * 400
 NEW = OLD[:80_000] + b"another line" + OLD[80_000:]
 
 
+WAYS = {"sealing", "bases"}
+
+
 def sealing(kem: str = "x25519") -> Sealing:
     own = SERVER if kem == "x25519" else PrivateKey(kem, bytes([9] * 32))
     return Sealing(own.recipient, os.urandom)
@@ -70,6 +73,8 @@ def packed(
     desk: Desk, out: Path, found: Description | None = None, **options: Any
 ) -> Release:
     source = written(out.parent / "new.img", options.pop("content", NEW))
+    ways = {name: options.pop(name) for name in WAYS & options.keys()}
+    options["travel"] = Travel(**ways)
     release = pack(source, out, found or described(), desk, now=NOW, **options)
     assert release is not None
     return release
@@ -308,11 +313,12 @@ def test_a_base_that_changes_meanwhile_is_refused(desk: Desk, tmp_path: Path) ->
 def test_a_dry_run_checks_bases_and_makes_nothing(desk: Desk, tmp_path: Path) -> None:
     source = written(tmp_path / "new.img", NEW)
     before = sorted(tmp_path.iterdir())
-    options: dict[str, Any] = {"now": NOW, "dry_run": True, "sealing": sealing()}
-    assert pack(source, tmp_path / "rel", described(), desk, **options) is None
+    options: dict[str, Any] = {"now": NOW, "dry_run": True}
+    good, bad = Travel(sealing=sealing()), Travel(bases=[tmp_path / "missing"])
+    place = tmp_path / "rel"
+    assert pack(source, place, described(), desk, travel=good, **options) is None
     with pytest.raises(InvalidConfigError):
-        missing = [tmp_path / "missing"]
-        pack(source, tmp_path / "rel", described(), desk, bases=missing, **options)
+        pack(source, place, described(), desk, travel=bad, **options)
     assert sorted(tmp_path.iterdir()) == before
 
 
