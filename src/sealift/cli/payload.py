@@ -108,6 +108,55 @@ def make(
     )
 
 
+@app.command("mcu-patch")
+def mcu_patch(
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The image: a file.")],
+    base: Annotated[
+        Path, typer.Option("--base", metavar="OLD", help="The image before it.")
+    ],
+    out: Annotated[Path, typer.Option(help="The patch to make: a new file.")],
+    kind: Annotated[
+        str, typer.Option(help="What the loader applies; the other one is in place.")
+    ] = "detools-sequential-heatshrink",
+    window: Annotated[int, typer.Option(help="heatshrink window, bits.")] = 8,
+    lookahead: Annotated[int, typer.Option(help="heatshrink lookahead, bits.")] = 7,
+    memory_size: Annotated[
+        int, typer.Option(metavar="BYTES", help="In place: flash it may use.")
+    ] = 0,
+    segment_size: Annotated[
+        int, typer.Option(metavar="BYTES", help="In place: what is erased at a time.")
+    ] = 0,
+    as_json: output.Json = False,
+) -> None:
+    """Try a patch for a microcontroller: how long it gets, what decoding it takes.
+
+    It is made and checked as the server does it for the types in its settings; what it
+    was made by goes there. See docs/microcontrollers.md.
+
+    Example: sealift payload mcu-patch new.bin --base old.bin --out new.patch
+    """
+    from sealift.core.types import PatchKind
+    from sealift.payload.draft import require_free
+    from sealift.payload.job import Job, Source
+    from sealift.payload.mcu import Recipe
+    from sealift.payload.patching import make_patch
+
+    if kind not in set(PatchKind):
+        raise InvalidConfigError(
+            f"{kind!r} is no kind of patch", hint=f"one of {', '.join(PatchKind)}"
+        )
+    sizes = memory_size, segment_size, segment_size
+    recipe = Recipe(PatchKind(kind), window, lookahead, *sizes)
+    require_free(out)
+    patch = make_patch(Job(Source(base), Source(new)), recipe, out.name, out)
+    length = new.stat().st_size
+    output.show(
+        {"patch": patch.to_json(), "image_length": length},
+        as_json=as_json,
+        text=lambda: views.print_patch(patch, length),
+    )
+
+
 def _request(
     new: Path, base: Path | None, out: Path, memory: str, seconds: int, quality: str
 ) -> Request:

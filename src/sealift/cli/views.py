@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sealift.client.answers import Delta
+    from sealift.core.types import Patch
     from sealift.payload.anatomy import Anatomy
     from sealift.payload.facts import Facts
     from sealift.payload.findings import Case, Finding, Trial
@@ -55,6 +56,23 @@ def print_made(out: Path, made: Made, *, written: bool) -> None:
         )
     if written:
         output.note(f"next: sealift payload inspect {out}")
+
+
+def print_patch(patch: Patch, image_length: int) -> None:
+    """A patch for a microcontroller, and what its decoder takes."""
+    from sealift.core.mcu import needs
+    from sealift.payload.mcu import worth
+
+    takes, share = needs(patch, image_length), 100 * patch.length / image_length
+    pairs: dict[str, object] = {
+        "patch": f"{patch.kind.value}, {patch.length} bytes",
+        "of the image": f"{share:.2f} % of {output.size(image_length)}",
+        "decoder": f"{takes.ram} bytes of RAM, {output.size(takes.flash)} of flash",
+        "checked": "by detools and by the decoder of gateways",
+    }
+    output.facts(pairs)
+    if not worth(patch, image_length):
+        output.warn("above 80 % of the image, no patch is offered to devices")
 
 
 # ── the inside of a container ────────────────────────────────────────────────────────

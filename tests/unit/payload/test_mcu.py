@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks._delta_firmware import make_firmware
+from sealift.cli.main import main
 from sealift.core import mcu as bounds
 from sealift.core.errors import (
     DeltaCancelledError,
@@ -26,8 +29,9 @@ from sealift.core.packer import pack_full
 from sealift.core.types import Patch, PatchKind
 from sealift.payload.job import Job, Source
 from sealift.payload.make import Limits
-from sealift.payload.mcu import Recipe, check, choose, make, patch_name, worth
+from sealift.payload.mcu import WORTH, Recipe, check, choose, make, patch_name, worth
 from sealift.payload.patching import make_patch
+from sealift.payload.process import run
 from tests.mcu_gateway import NEW, OLD, artifact, code
 
 pytest.importorskip("detools", reason="needs the extra mcu")
@@ -246,3 +250,37 @@ def test_cancelled_is_cancelled(tmp_path: Path) -> None:
         make_patch(
             job(tmp_path), SEQUENTIAL, "p", tmp_path / "out", cancel=lambda: True
         )
+
+
+# ── what it is for ───────────────────────────────────────────────────────────────────
+def test_the_container_is_the_smallest_on_the_wire(tmp_path: Path) -> None:
+    """Of a firmware with edits all over: container, sequential, in place, image."""
+    old, new = (make_firmware(revision, 600) for revision in (1, 2))
+    (tmp_path / "old").write_bytes(old)
+    (tmp_path / "new").write_bytes(new)
+    pair = Job(Source(tmp_path / "old"), Source(tmp_path / "new"))
+    report = run(pair, tmp_path / "delta")
+    flash = dataclasses.replace(IN_PLACE, memory_size=len(new) // 512 * 512 + 4096)
+    lengths = [len(make(old, new, recipe)) for recipe in (SEQUENTIAL, flash)]
+    assert report.packed.length < lengths[0] < lengths[1] < WORTH * len(new)
+
+
+def test_a_patch_is_tried_on_the_desk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`sealift payload mcu-patch`: the file, its length, what decoding it takes."""
+    job(tmp_path)
+    words = ["payload", "mcu-patch", str(tmp_path / "new")]
+    words += ["--base", str(tmp_path / "old"), "--out", str(tmp_path / "out")]
+    in_place = ["--kind", "detools-in-place-heatshrink"]
+    assert main([*words, *in_place]) == 2
+    assert main([*words, "--kind", "zip"]) == 2
+    in_place += ["--memory-size", "8192", "--segment-size", "512"]
+    assert main([*words, *in_place, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    facts = Patch.from_json(told["patch"])
+    assert facts == IN_PLACE.facts("out", OLD, (tmp_path / "out").read_bytes())
+    assert told["image_length"] == len(NEW)
+    (tmp_path / "out").unlink()
+    assert main(words) == 0
+    assert "1536 bytes of RAM" in capsys.readouterr().out
