@@ -1,8 +1,10 @@
 """The native A/B installer: two slots on this device, and a boot loader to switch them.
 
 The order inside :meth:`AbInstaller.stage` is the promise: refuse what runs (D-08), then
-what does not fit (D-09), then take the slot's entry away (B9), then write, then read
-everything back through the same descriptor (W8). Only after that may anybody arm.
+what does not fit (D-09), then look; before the first byte that has to be written take
+the slot's entry away (B9), then write, then read everything back through the same
+descriptor (W8). Only after that may anybody arm. So an install that is deferred before
+it wrote anything, for lack of budget say, leaves both slots bootable.
 """
 
 from __future__ import annotations
@@ -64,9 +66,9 @@ class AbInstaller:
                     f"the image has {order.artifact.length}",
                     hint="nothing was erased; the release does not fit this device",
                 )
-            self._boot.mark_writing(slot)
+            marking = _Marking(into, lambda: self._boot.mark_writing(slot))
             with self._open(home, writable=False) as base:
-                fill(into, base)
+                fill(marking, base)
             into.flush()
             self._reread(into, order.artifact)
 
@@ -165,6 +167,26 @@ class AbInstaller:
                 f"the slot does not hold {image.name}",
                 hint="the medium lost or changed what was written to it",
             )
+
+
+class _Marking:
+    """A slot that ``mark`` is called for before its first byte is written."""
+
+    def __init__(self, device: SlotDevice, mark: Callable[[], None]) -> None:
+        self._device = device
+        self._mark: Callable[[], None] | None = mark
+        self.size = device.size
+        self.read = device.read
+        self.flush = device.flush
+        self.drop_cache = device.drop_cache
+        self.close = device.close
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write, and mark first; a mark that fails is tried again."""
+        if self._mark is not None:
+            self._mark()
+            self._mark = None
+        self._device.write(offset, data)
 
 
 def _signed(image: Artifact) -> tuple[bytes, bytes | None]:

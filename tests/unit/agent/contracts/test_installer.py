@@ -14,7 +14,7 @@ from sealift.agent.install.ab import AbInstaller
 from sealift.agent.ports import Armed, Feature, Running
 from sealift.agent.record import Record
 from sealift.agent.slot import PathSlots
-from sealift.core.errors import BootError, SlotError, SpaceError
+from sealift.core.errors import BootError, RefusedError, SlotError, SpaceError
 from sealift.core.types import Slot
 from sealift.sim.device import NEW, OLD, SLOT_BYTES, Image, Kind
 from sealift.sim.flash import Door, Flash, FlashCells, FlashSlots
@@ -164,18 +164,36 @@ def test_D09_what_does_not_fit_erases_nothing(bench: Bench) -> None:
 
 
 def test_B9_the_slot_is_unbootable_before_its_first_byte(bench: Bench) -> None:
-    """While it is filled, the loader's store says that it is being written."""
-    seen = []
-
-    def watching(into: SlotDevice, base: SlotDevice | None, /) -> None:
-        seen.append(bench.opened().read())
-        fill(into, base)
-
+    """While it is written, the loader's store says so."""
     bench.installer.stage(ORDER, Slot.B, fill)
     bench.installer.arm(ORDER, Slot.B)
-    bench.installer.stage(ORDER, Slot.B, watching)
-    assert seen[0].b == "writing"
-    assert seen[0].next is Slot.A
+    before = bench.content(Slot.B)
+
+    def refused(into: SlotDevice, base: SlotDevice | None, /) -> None:
+        del base
+        into.write(SLOT_BYTES, b"beyond the end")
+
+    with pytest.raises(SpaceError):
+        bench.installer.stage(ORDER, Slot.B, refused)
+    assert bench.content(Slot.B) == before
+    assert bench.opened().read().b == "writing"
+    assert bench.opened().read().next is Slot.A
+
+
+def test_an_install_that_writes_nothing_takes_no_entry_away(bench: Bench) -> None:
+    """Deferred after a look: the other slot is as bootable as it was."""
+    bench.installer.stage(ORDER, Slot.B, fill)
+    bench.installer.arm(ORDER, Slot.B)
+    before = bench.opened().read()
+
+    def deferred(into: SlotDevice, base: SlotDevice | None, /) -> None:
+        del base
+        into.read(0, 5)
+        raise RefusedError("too many bytes", reason="budget")
+
+    with pytest.raises(RefusedError):
+        bench.installer.stage(ORDER, Slot.B, deferred)
+    assert bench.opened().read() == before
 
 
 @pytest.mark.parametrize("at", [0, 20, len(IMAGE.content) - 1])
