@@ -168,6 +168,8 @@ class Gateway:
     made_with: bytes = OLD
     copy_of_home: bytes = OLD
     new: bytes = NEW
+    mcu_type: type[SimMcu] = SimMcu
+    installer_type: type[McuInstaller] = McuInstaller
     reports: dict[str, AttemptResult] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -176,7 +178,7 @@ class Gateway:
         self.flash = Flash(self.door)
         self.flash.make("slot.a", self.copy_of_home.ljust(MEMORY, b"\xff"))
         self.flash.make("slot.b", bytes(MEMORY))
-        self.mcu = SimMcu(Flash(self.mcu_door), self.board)
+        self.mcu = self.mcu_type(Flash(self.mcu_door), self.board)
         self.mcu.manufacture(self.made_with)
         self.mcu_door.steps = 0
         self.door.cuts, self.mcu_door.cuts = map(frozenset, (self.cuts, self.mcu_cuts))
@@ -189,7 +191,7 @@ class Gateway:
         inner = AbInstaller(boot, slots, boot.boot_id, tries=1)
         courier = Courier(link, copies, self._patches, lambda: self.clock.sleep(1))
         home = Record(FlashCells(self.flash, "mcu"), limit=JOURNAL_BYTES)
-        return McuInstaller(inner, copies, courier, link, home)
+        return self.installer_type(inner, copies, courier, link, home)
 
     def settle(self) -> Gateway:
         """Live until it rests."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sealift.agent.install.mcu import McuInstaller
 from sealift.agent.ports import Parcel, Unit
 from sealift.core.errors import BootError, FailedTransferError, PatchError, SlotError
 from sealift.core.types import PatchKind, Slot
@@ -122,6 +123,62 @@ def test_a_cut_while_it_comes_costs_one_segment_at_most() -> None:
     for step in range(1, steps + 1):
         it = Gateway(TWO_SLOTS, order(), mcu_cuts=[step + INSIDE]).settle()
         assert it.mcu.written <= len(NEW) + SEGMENT + TWO_SLOTS.block
+
+
+# ── these tests can fail ─────────────────────────────────────────────────────────────
+class Hasty(SimMcu):
+    """A loader that records a segment of a patch in place as done before it is."""
+
+    def _program(self, slot: Slot, offset: int, data: bytes) -> None:
+        if self._parcel is not None and self._parcel.patch is not None:
+            self._change(step=self._loader.step + 1)
+        super()._program(slot, offset, data)
+
+
+class Unsafe(SimMcu):
+    """A loader that takes what came for the image without looking."""
+
+    def _verify(self, parcel: Parcel) -> None:
+        found = parcel.image_length, parcel.image_sha256.hex()
+        self._change(images={parcel.slot: found}, coming=None, step=0)
+
+
+class Reckless(McuInstaller):
+    """An installer that overwrites what it could not bring back."""
+
+    def _require_copies(self, *_: object) -> None: ...
+
+
+def test_a_loader_that_records_too_early_is_found() -> None:
+    """A cut then costs the whole image, or leaves a wrong one."""
+    way: dict[str, Any] = {"board": ONE_SLOT, "order": order(PatchKind.IN_PLACE)}
+    whole = Gateway(**way, mcu_type=Hasty).settle()
+    sent = whole.mcu.written
+    assert any(
+        it.verdict == "succeeded" and it.mcu.written > 2 * sent
+        for step in range(1, whole.mcu_door.steps + 1)
+        for it in [Gateway(**way, mcu_type=Hasty, mcu_cuts=[step + INSIDE]).settle()]
+    )
+
+
+def test_a_loader_that_does_not_verify_is_found() -> None:
+    """What it starts is not what its record says."""
+    it = Gateway(ONE_SLOT, order(PatchKind.IN_PLACE), mcu_type=Unsafe)
+    region = it.mcu.flash.medium["mcu"]
+    it.mcu.flash.make("mcu", flipped(bytes(region), 5))
+    assert not ends_well(it.settle())
+
+
+def test_an_installer_that_overwrites_the_only_copy_is_found() -> None:
+    """Without a copy there is no way back from an unhealthy image."""
+    it = Gateway(
+        ONE_SLOT,
+        order(None),
+        healthy=False,
+        copy_of_home=bytes(1500),
+        installer_type=Reckless,
+    )
+    assert not ends_well(it.settle())
 
 
 # ── what is not sent ─────────────────────────────────────────────────────────────────
