@@ -370,8 +370,12 @@ class MetadataFiles(Protocol):
         """Have the Director look again at the next poll; ``None``: at every device."""
         ...
 
-    def outdate_ordered(self, sha256: str | None = None) -> None:
-        """The same for every device with an open installation, or one of an image."""
+    def outdate_ordered(self) -> None:
+        """The same for every device with an open installation."""
+        ...
+
+    def outdate_pair(self, base_sha256: str, new_sha256: str) -> None:
+        """The same for devices on one image that have not begun another one."""
         ...
 
     def ordered(self, device_id: str, name: str) -> StoredContainer | None:

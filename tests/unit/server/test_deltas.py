@@ -128,6 +128,23 @@ def test_ready_is_stored_and_offered(world: World) -> None:
     assert offer.base_sha256 == artifact("1.0.0").sha256.hex()
 
 
+def test_only_those_it_bears_on_are_looked_at_again(world: World) -> None:
+    """A delta from one image makes no work for devices on another."""
+    fleet = Fleet(world)
+    world.release("1.0.0", 1)
+    world.release("1.1.0", 2)
+    fleet.running("1.0.0", "a", "b")
+    fleet.running("1.1.0", "c")
+    world.deploy(world.release("1.2.0", 3))
+    for name in fleet.voices:
+        fleet.poll(name)
+    fleet.make(100)  # from 1.0.0
+    looked = world.means.store.reader.metadata
+    found = {name: looked.director(name) for name in fleet.voices}
+    again = [name for name, record in found.items() if record and not record.renew_at]
+    assert again == ["a", "b"]
+
+
 def test_who_has_begun_goes_on(world: World) -> None:
     """A device that began the full container is not sent another order midway."""
     fleet, release = two_releases(world)

@@ -275,6 +275,12 @@ _SAVE_DIRECTOR = """INSERT INTO director (device_id, targets, snapshot, timestam
         versions = excluded.versions, etag = excluded.etag,
         renew_at = excluded.renew_at"""
 
+_OUTDATE_PAIR = """UPDATE director SET renew_at = 0 WHERE device_id IN
+    (SELECT i.device_id FROM installation i
+        JOIN ecu e ON e.device_id = i.device_id AND e.id = i.ecu_id
+        WHERE i.is_open = 1 AND i.sha256 = ? AND e.installed_sha256 = ?
+            AND i.state IN ('waiting', 'offered'))"""
+
 
 class _Metadata(Table):
     def find(
@@ -329,13 +335,14 @@ class _Metadata(Table):
         sql = "UPDATE director SET renew_at = 0 WHERE ? IS NULL OR device_id = ?"
         self.rows(sql, device_id, device_id)
 
-    def outdate_ordered(self, sha256: str | None = None) -> None:
+    def outdate_ordered(self) -> None:
         self.rows(
-            """UPDATE director SET renew_at = 0 WHERE device_id IN (SELECT device_id
-                FROM installation WHERE is_open = 1 AND (? IS NULL OR sha256 = ?))""",
-            sha256,
-            sha256,
+            """UPDATE director SET renew_at = 0 WHERE device_id IN
+                (SELECT device_id FROM installation WHERE is_open = 1)"""
         )
+
+    def outdate_pair(self, base_sha256: str, new_sha256: str) -> None:
+        self.rows(_OUTDATE_PAIR, new_sha256, base_sha256)
 
     def ordered(self, device_id: str, name: str) -> ports.StoredContainer | None:
         sql = f"{_CONTAINER} JOIN ordered_container USING (name) WHERE device_id = ?"

@@ -205,8 +205,8 @@ def fail(
 
 
 def _moved(unit: Unit, row: Delta, to: DeltaState, reason: str | None = None) -> None:
-    """Save and record it; devices that wait for it, or not yet for it, look again."""
-    unit.session.metadata.outdate_ordered(row.new_sha256)
+    """Save and record it; devices it bears on are looked at again."""
+    unit.session.metadata.outdate_pair(row.base_sha256, row.new_sha256)
     unit.session.deltas.save(
         replace(row, state=to.value, reason=reason, changed_at=unit.now)
     )
