@@ -156,6 +156,54 @@ def test_a_range_comes_whole_over_one_kept_connection(pki: Pki) -> None:
     ] * 3
 
 
+def two_ranges(pki: Pki, *handlers: Handler, drop_max: int = 0) -> list[object]:
+    """One range after the other, each from the next handler; error codes for errors."""
+    answers = iter(handlers)
+    found: list[object] = []
+
+    def in_turn(asked: Asked, conn: ssl.SSLSocket) -> None:
+        next(answers)(asked, conn)
+
+    with TlsServer(pki, in_turn) as server:
+        way = transport(server)
+        for start in range(1000, 1000 + 1000 * len(handlers), 1000):
+            stream = way.stream(
+                "files/x",
+                start=start,
+                stop=start + 1000,
+                length=LENGTH,
+                drop_max=drop_max,
+            )
+            try:
+                found.append(b"".join(stream))
+            except SealiftError as error:
+                found.append(error.code)
+        way.close()
+    found.append([asked.headers.get("if-range") for asked in server.asked])
+    return found
+
+
+FIRST, SECOND, THIRD = (DATA[at : at + 1000] for at in (1000, 2000, 3000))
+
+
+def test_a_file_that_changed_comes_whole(pki: Pki) -> None:
+    """200 to If-Range: read from zero if that is paid for, and the new tag is kept."""
+    old, new = Files({PATH: DATA}), Files({PATH: DATA}, etag='"two"')
+
+    def whole(asked: Asked, conn: ssl.SSLSocket) -> None:
+        reply(conn, 200, DATA, ETag='"two"')
+
+    found = two_ranges(pki, old, whole, new, drop_max=LENGTH)
+    assert found == [FIRST, SECOND, THIRD, [None, '"one"', '"two"']]
+
+
+def test_a20_a_part_of_another_file_is_refused(pki: Pki) -> None:
+    """206 under another strong tag, whatever it holds; the next one asks without."""
+    old, new = Files({PATH: DATA}), Files({PATH: DATA}, etag='"two"')
+    found = two_ranges(pki, old, new, new)
+    assert found == [FIRST, "transport.failed", THIRD, [None, '"one"', None]]
+
+
 def test_pieces_are_small(pki: Pki) -> None:
     """No piece is larger than 64 KiB."""
     with TlsServer(pki, Files({PATH: DATA})) as server:

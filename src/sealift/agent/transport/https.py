@@ -150,7 +150,8 @@ class HttpsTransport:
 
         A redirect is followed up to three times, to https only, and another origin is
         not shown the client certificate. A known entity tag goes along as ``If-Range``,
-        so a file that changed comes whole, from its first byte.
+        so a file that changed comes whole, from its first byte; a part of it under
+        another tag is refused, and the tag forgotten.
 
         Raises:
             FailedTransferError, SlowTransferError: as named. NotFoundError: 404, 410.
@@ -284,10 +285,19 @@ class HttpsTransport:
                 self._clock.sleep(pause)
 
     def _remember(self, path: str, head: Head) -> None:
-        """Keep the strong entity tag of one file at a time."""
+        """Keep the strong entity tag of one file at a time.
+
+        Raises:
+            FailedTransferError: a part of another file than the one known (RFC 9110,
+                15.3.7: parts are combined only under one strong tag).
+        """
         etag = head.etag
-        if etag is not None and etag.startswith('"'):
-            self._etags = {path: etag}
+        if etag is None or not etag.startswith('"'):
+            return
+        known = self._etags.pop(path, etag)
+        if head.status == 206 and etag != known:
+            raise FailedTransferError("the file changed on the server in the meantime")
+        self._etags = {path: etag}
 
 
 def _head(response: HTTPResponse) -> Head:
