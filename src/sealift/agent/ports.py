@@ -536,7 +536,7 @@ class DeviceKey(Protocol):
 
 
 class DecryptionKey(Protocol):
-    """The key that content keys are wrapped to; in a file, or in hardware that keeps it.
+    """What content keys are wrapped to; in a file, or in hardware that keeps it.
 
     ``kem`` is ``x25519`` or ``p256``, ``public`` the public key as HPKE writes it.
     """

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests.containers import SEGMENT
 
 from sealift.agent.payload import PayloadFill
 from sealift.agent.slot import WorkFiles
 from sealift.core.encryption import CHUNK, TAG
+from tests.containers import SEGMENT
 from tests.unit.agent.delta_pair import KEY, NEW, OLD, Pair, Shelf, pair, sealed
 from tests.unit.agent.memory import PIECE, CutError, CutSlot, Doors, MemorySlot
 from tests.unit.agent.test_payload_delta import touched

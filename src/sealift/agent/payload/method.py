@@ -61,6 +61,7 @@ class Balance:
 
     @property
     def tips(self) -> bool:
-        """Whether it is cheaper to make the rest by the full container."""
+        """Whether repairs make the rest dearer than by the full container."""
         share = self._bad / (self._seen + _CAUTION)
-        return self._left_bytes > (1 - share) * self._left * self._each
+        dearer = self._left_bytes > (1 - share) * self._left * self._each
+        return dearer and self._bad > 0
