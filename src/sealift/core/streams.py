@@ -29,11 +29,11 @@ class PackedStream:
     """A packed stream of ``length`` plain bytes, taken from its begin to its end.
 
     Raises:
-        PatchError: it is longer than its plain bytes, or empty where they are not.
+        PatchError: it is longer than its plain bytes.
     """
 
     def __init__(self, packed: bytes | memoryview, length: int) -> None:
-        if len(packed) > length or (length and not packed):
+        if len(packed) > length:
             raise PatchError("payload: a packed stream longer than its plain bytes")
         stored = len(packed) == length
         self._inflater = None if stored else _Inflater(packed, length)
@@ -48,7 +48,7 @@ class PackedStream:
         Raises:
             PatchError: the stream is malformed, or holds fewer.
         """
-        found = self._plain.read(length) if length <= self._left else b""
+        found = self._plain.read(length)
         if len(found) != length:
             raise PatchError("payload: a stream ends too early")
         self._left -= length

@@ -319,6 +319,14 @@ def test_as_long_a_control_stream_as_allowed() -> None:
         decode_delta(delta_frame(raw + b"\x05"), 0, len(plain) + 1, base_of(base))
 
 
+def test_a_maker_is_told_of_too_long_a_control_stream() -> None:
+    """Few ops with far moves can be too much, too."""
+    extents = [copy(1, (at % 2) << 30) for at in range(OPS_MAX - 1)]
+    plain = bytes(far(at, 1)[0] for _op, _length, at in extents)
+    with pytest.raises(LimitError):
+        encode_delta(plain, 0, extents, Base(far, FAR), pack)
+
+
 def bomb(mib: int) -> bytes:
     """A raw LZMA2 stream of so many MiB of zeros, made of one that begins anew."""
     return lzma_raw(bytes(MIB))[:-1] * mib + b"\0"
@@ -415,3 +423,9 @@ def test_wrong_extents_make_no_frame(what: str, extents: list[Extent]) -> None:
     """An engine that finds nonsense costs the delta, never a wrong one."""
     with pytest.raises(PatchError):
         encode_delta(PLAIN, 0, extents, base_of(OLD), pack)
+
+
+def test_a_segment_of_no_bytes_has_no_frame() -> None:
+    """There is none in an image either."""
+    with pytest.raises(PatchError):
+        encode_delta(b"", 0, [], base_of(OLD), pack)
