@@ -88,6 +88,18 @@ def test_nothing_may_follow_the_end_marker(behind: bytes) -> None:
         unpack(packed + behind, 300_000)
 
 
+def test_nothing_may_follow_where_a_step_ends() -> None:
+    """A stream as long as one step of input, so that what follows would not be read."""
+    zeros = lzma_raw(bytes(200_000))[:-1]
+    size = STEP - len(zeros) - 4
+    stored_chunk = b"\x02" + (size - 1).to_bytes(2, "big") + noise(size)
+    packed, plain = zeros + stored_chunk + b"\0", bytes(200_000) + noise(size)
+    assert len(packed) == STEP
+    assert unpack(packed, len(plain)) == plain
+    with pytest.raises(PatchError):
+        unpack(packed + b"\0", len(plain))
+
+
 def test_a_bomb_is_refused_for_the_price_of_its_segment() -> None:
     """C-15: 1 GiB in a frame of 160 KB takes the memory of 1 MiB."""
     bomb = lzma_raw(bytes(1 << 20))[:-1] * 1024 + b"\0"
