@@ -91,6 +91,9 @@ _USES: Final = (
 )
 
 
+_DOCUMENTS: Final = ("/doc/", "/man/")
+
+
 def _compressed_content(case: Case) -> Iterator[Finding]:
     image = case.image
     for use, found in _by_use(image).items():
@@ -149,7 +152,9 @@ def _length(image: Survey, path: str) -> int:
 
 
 def _use(name: str, stream: Stream) -> _Use:
-    """The first use that fits; the last fits all."""
+    """The first use that fits; the last fits all, and what is only documentation."""
+    if any(place in name for place in _DOCUMENTS):
+        return _USES[-1]
     return next(
         use
         for use in _USES

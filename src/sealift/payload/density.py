@@ -14,6 +14,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from sealift.core.payload import all_zero
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -89,8 +91,8 @@ def is_dense(block: bytes) -> bool:
 
 
 def measure(offset: int, data: bytes) -> Density:
-    """Sample one segment of an image, ``data``, at ``offset``."""
-    if not data.strip(b"\0"):
+    """Sample one segment of an image, ``data``, of 1 MiB at most, at ``offset``."""
+    if all_zero(data):
         return Density(offset, len(data), zero=True, dense=0, sampled=0)
     blocks = range(0, len(data), BLOCK)
     chosen = blocks[:: max(1, len(blocks) // SAMPLES)]

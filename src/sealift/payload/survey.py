@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from sealift.core.container import IMAGE_MAX
 from sealift.core.errors import FormatError, LengthError, LimitError
+from sealift.core.payload import all_zero
 from sealift.core.types import SEGMENT_SIZE
 from sealift.payload import density, superblocks
 from sealift.payload.ext4 import SUPERBLOCK_AT, Ext4
@@ -218,9 +219,9 @@ def _leftovers(system: Ext4, read_at: ReadAt) -> tuple[int, int]:
         free += length
         for offset in range(start, start + length, SEGMENT_SIZE):
             data = read_at(offset, min(SEGMENT_SIZE, start + length - offset))
-            if data.strip(b"\0"):
+            if not all_zero(data):
                 pieces = (data[at : at + block] for at in range(0, len(data), block))
-                stale += sum(len(piece) for piece in pieces if piece.strip(b"\0"))
+                stale += sum(len(piece) for piece in pieces if not all_zero(piece))
     return free, stale
 
 

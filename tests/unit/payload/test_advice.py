@@ -93,7 +93,7 @@ def firmware(tree: Path) -> None:
 
 
 def manuals(tree: Path) -> None:
-    compress(tree, "usr/share/man/man1/ls.1.gz", length=9000)
+    compress(tree, "usr/share/man/man4/initrd.4.gz", length=9000)
 
 
 # what is done to the tree → the one finding, its severity, what it must name
@@ -103,7 +103,7 @@ TREES: list[tuple[Callable[[Path], None], str, Severity, str]] = [
     (modules, "compressed.modules", Severity.WARNING, "/usr/lib/modules/m0.ko.gz"),
     (initramfs, "compressed.initramfs", Severity.WARNING, "/boot/initrd.img-6.1"),
     (firmware, "compressed.firmware", Severity.WARNING, "wifi.bin.gz"),
-    (manuals, "compressed.files", Severity.NOTE, "/usr/share/man/man1/ls.1.gz"),
+    (manuals, "compressed.files", Severity.NOTE, "/usr/share/man/man4/initrd.4.gz"),
 ]
 
 
