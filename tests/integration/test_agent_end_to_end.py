@@ -85,7 +85,7 @@ def test_the_whole_way_of_updates(station: Station) -> None:
     cut = image(station, "cut.img")
     deployment = station.order(station.release(cut, "1.2.0"))
     begins = cut.read_bytes()[: 64 * 1024]
-    wait_for(lambda: fillers(station, "a"), "a process that fills the slot")
+    wait_for(lambda: bool(fillers(station, "a")), "a process that fills the slot")
     assert not any(has_cryptography(pid) for pid in fillers(station, "a"))
     wait_for(lambda: station.slot("a").read_bytes().startswith(begins), "bytes")
     for pid in station.agents():

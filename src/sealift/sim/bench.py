@@ -34,6 +34,7 @@ deadline = 60
 """
 _WATCHDOG_SECONDS = 90
 _STARTS = 200
+_BLOCK = 4096
 
 Entry = dict[str, Any]
 
@@ -90,6 +91,23 @@ class Bench:
         """Empty the slot that does not run; else what fits there is not fetched."""
         other = "b" if self.look().slot == "a" else "a"
         self._erase(other, self.slot(other).stat().st_size)
+
+    def write_into_running_slot(self, blocks: int) -> None:
+        """Change so many blocks of 4 KiB, as whoever mounts it writable does.
+
+        What runs was mounted before, and goes on. Blocks of zeros are left alone: no
+        delta would read them.
+        """
+        path = self.slot(self.look().slot)
+        content = path.read_bytes()
+        zeros = bytes(_BLOCK)
+        places = range(0, len(content), _BLOCK)
+        used = [at for at in places if content[at : at + _BLOCK] != zeros]
+        require(len(used) > 2 * blocks, f"only {len(used)} blocks hold anything")
+        with path.open("r+b") as file:
+            for at in used[len(used) // 2 :][:blocks]:
+                file.seek(at)
+                file.write(b"written by a mount ".ljust(_BLOCK, b"."))
 
     # ── power ────────────────────────────────────────────────────────────────────
     def power_on(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sealift.core.types import SEGMENT_SIZE
-from sealift.sim import ext4, mischief
+from sealift.sim import ext4, mischief, thrift
 from sealift.sim.bench import DEVICE
 from sealift.sim.images import Builder, Image
 from sealift.sim.processes import wait_for
@@ -21,12 +21,15 @@ from sealift.sim.stage import require, send, shown
 __all__ = ["STEPS", "Step"]
 
 HOME, GOOD, NEXT, UNWELL = "1.0.0", "1.1.0", "1.2.0", "1.3.0"
-COUNTERS = {HOME: 1, GOOD: 2, NEXT: 3, UNWELL: 4}
+FIXED, MENDED, SECRET = "1.4.0", "1.5.0", "1.6.0"
+COUNTERS = {HOME: 1, GOOD: 2, NEXT: 3, UNWELL: 4, FIXED: 5, MENDED: 6, SECRET: 7}
 """The release counter of each version; it never goes down on a device."""
+UPDATED = frozenset({FIXED, MENDED, SECRET})
+"""Versions with the newer packages."""
 
-TWICE_MAX = 2 * SEGMENT_SIZE + 512 * 1024
-"""Bytes a cut may cost: a segment between socket and medium, what the kernel had taken
-and the agent had not, metadata and TLS once more."""
+TWICE_MAX = SEGMENT_SIZE + 256 * 1024
+"""Bytes a cut may cost: a segment between socket and medium; and what is no container:
+metadata and TLS once more."""
 
 _SLOW_SECONDS = 5.0
 
@@ -42,12 +45,12 @@ class Step:
 
 # ── the honest part ──────────────────────────────────────────────────────────────────
 def build_images(scene: Scene) -> str:
-    """Four file systems of one product; the fourth cannot start its service."""
+    """File systems of one product; one of them cannot start its service."""
     tools = ext4.find(scene.work / "tools", scene.watch.say)
     builder = Builder(scene.work, scene.profile, tools, scene.watch.say)
     pools = builder.pools()
     for version in COUNTERS:
-        pool = pools.older if version == HOME else pools.newer
+        pool = pools.newer if version in UPDATED else pools.older
         image = builder.build(version, pool, healthy=version != UNWELL)
         scene.images[version] = image
     chosen = set(scene.profile.packages)
@@ -162,7 +165,7 @@ def refuse_downgrade(scene: Scene) -> str:
     """An honest older release, ordered with the server's own keys."""
     mischief.forget(scene.server)
     seen = scene.require_refusal("metadata.counter", lambda: scene.order(GOOD))
-    return f"{seen}; {scene.bench.require_unharmed(scene.images[NEXT])}"
+    return f"{seen}; {scene.bench.require_unharmed(scene.images[SECRET])}"
 
 
 # ── what goes wrong by itself ────────────────────────────────────────────────────────
@@ -204,6 +207,23 @@ def return_from_unwell(scene: Scene) -> str:
     return f"{entry['code']}: {said}; back by itself: {unharmed}"
 
 
+# ── less to carry, and nothing to read ───────────────────────────────────────────────
+def update_by_delta(scene: Scene) -> str:
+    """From now on the server makes deltas; this one is the way to newer packages."""
+    thrift.make_deltas(scene)
+    return thrift.by_delta(scene, FIXED, COUNTERS[FIXED])
+
+
+def update_from_modified(scene: Scene) -> str:
+    """The running slot is not what was installed: somebody wrote into it."""
+    return thrift.from_modified(scene, MENDED, COUNTERS[MENDED])
+
+
+def update_sealed(scene: Scene) -> str:
+    """A release nobody can read on the way, by a delta nobody can read either."""
+    return thrift.sealed(scene, SECRET, COUNTERS[SECRET])
+
+
 STEPS = (
     Step("images", "real, bootable file systems from packages", build_images),
     Step("server", "own secrets; nobody gets in unknown", start_server),
@@ -216,5 +236,8 @@ STEPS = (
     Step("tampered", "payload.digest; the device runs on", refuse_tampered),
     Step("killed", "SIGKILL in an install; finishes, little twice", survive_kill),
     Step("unhealthy", f"health check fails, back to {NEXT}", return_from_unwell),
+    Step("delta", f"{FIXED} by a delta, a fraction of its bytes", update_by_delta),
+    Step("modified base", "healed from the full container", update_from_modified),
+    Step("encrypted", "only ciphertext leaves the desk", update_sealed),
     Step("downgrade", "metadata.counter; nothing installed", refuse_downgrade),
 )

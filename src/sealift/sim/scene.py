@@ -79,9 +79,10 @@ class Scene:
             watch,
         )
 
-    def release(self, version: str, counter: int) -> list[str]:
+    def release(self, version: str, counter: int, *, sealed: bool = False) -> list[str]:
         """Pack, sign and publish a version; what the signers read."""
-        packed = self.desk.pack(self.images[version], counter)
+        seal = ("--content-key", self.server.content_key) if sealed else ()
+        packed = self.desk.pack(self.images[version], counter, *seal)
         told = self.desk.sign(packed)
         self.desk.publish(packed, self.server)
         self.packed[version] = packed

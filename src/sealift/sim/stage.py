@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sealift.core.container import MAGIC
 from sealift.core.errors import OutcomeError
 from sealift.sim.images import COMPONENT, HARDWARE_ID, PRODUCT, Image
 from sealift.sim.processes import Processes, free_ports, program, stop, wait_for
@@ -45,7 +46,7 @@ def secret_file(path: Path, secret: str | None = None) -> Path:
     return path
 
 
-_DELTAS = "[delta]\nenabled = {}"
+_NO_DELTAS, _DELTAS = "enabled = false", "enabled = true"
 
 
 class Server:
@@ -91,10 +92,17 @@ class Server:
         """
         made = self._sealift("init", self.directory, *self._listen, "--json").json()
         secret_file(self.token, made["operator_token"])
-        settings = self.directory / "server.toml"
-        text = settings.read_text("utf-8")
+        text = self._settings.read_text("utf-8")
         text = text.replace("poll_seconds = 300", "poll_seconds = 1")
-        settings.write_text(f"{text}[delta]\nenabled = {str(deltas).lower()}\n")
+        words = f"[delta]\n{_DELTAS if deltas else _NO_DELTAS}\n"
+        self._settings.write_text(text + words)
+
+    def make_deltas(self) -> None:
+        """Start anew, and make deltas from now on."""
+        text = self._settings.read_text("utf-8")
+        self._settings.write_text(text.replace(_NO_DELTAS, _DELTAS))
+        self.stop()
+        self.start()
 
     def start(self) -> None:
         """Run it, and wait until it listens."""
@@ -157,6 +165,18 @@ class Server:
         if self._process is not None:
             stop(self._process)
             self._process = None
+
+    def readable(self) -> int:
+        """How many of its blobs are plain payload containers."""
+        blobs = [
+            path for path in (self.directory / "blobs").iterdir() if path.is_file()
+        ]
+        begins = [path.open("rb").read(len(MAGIC)) for path in blobs]
+        return begins.count(MAGIC)
+
+    @property
+    def _settings(self) -> Path:
+        return self.directory / "server.toml"
 
     @property
     def _authority(self) -> Path:
@@ -234,8 +254,6 @@ class Desk:
             "--out": str(release),
             "--preset": "1",  # a quarter of the time, 7 % more bytes
         }
-        if seal_for is not None:
-            described["--seal"] = str(seal_for)
         words = [word for option in described.items() for word in option]
         made = self._sealift(
             "release", "pack", image.path, *self._own, *words, *more, "--json"

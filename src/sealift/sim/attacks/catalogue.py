@@ -63,7 +63,6 @@ THEN = " → "
 
 RESOLVER = "needs the resolver of dependencies and conflicts"
 ECUS = "needs several components on one device, and the resolver"
-SEALED = "needs encrypted payloads"
 MIRRORS = "needs mirrors: this agent has one server"
 ENROL = "needs enrolment and renewal of device certificates"
 ACCESS = "needs the operator's accounts, roles and console"
@@ -91,7 +90,7 @@ METADATA = (
     Row("A-18", "Truncation", NET, "the stream cut at every kind of place, with and without an error; resumed later", FAIL + THEN + LEN + THEN + OK),
     Row("A-19", "Resume poisoning", NET, "other bytes after a resume; a wrong range, a wrong length in Content-Range; a changed ETag", DIG + THEN + FAIL + THEN + LEN + THEN + OK),
     Row("A-20", "Drop-request", NET, "all traffic blocked, or reports only: they arrive later, in order", FAIL + THEN + "reports in order", partly="the server's alarm about silence comes with its detections"),
-    Row("A-21", "Eavesdrop", NET, "everything that is served recorded: no piece of the image, nor its key", "only ciphertext"),
+    Row("A-21", "Eavesdrop", NET, "everything that is served recorded: no piece of the image, nor its key; the plain container asked for", "only ciphertext" + THEN + "policy.forbidden"),
     Row("A-22", "Crypto and parser flood", SRV, "10^5 signatures, 1 500 keys, deep JSON, huge integers: before any crypto, under 100 ms and 10 MiB", LIMIT),
     Row("A-23", "Twin members", SRV, "members twice, case or Unicode twins; then one ECU twice", FORM + THEN + MIS),
     Row("A-24", "Number and type confusion", SRV, "versions and thresholds that are not; a Snapshot as Timestamp; then out of range", FORM + THEN + LIMIT),

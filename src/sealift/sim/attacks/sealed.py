@@ -7,11 +7,22 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from sealift.core.encryption import CHUNK, PREFIX, SALT, TAG, payload_context
-from sealift.payload.sealing import seal_file
+from sealift.payload.sealing import SUFFIX, seal_file
+from sealift.server.adapters.sqlite import SqliteStore
+from sealift.server.ports import Device, DirectorRecord, StoredContainer
+from sealift.server.services.director import ordered_container
 from sealift.sim.attacks.boxes import Box, ordered
 from sealift.sim.attacks.forge import Change, Json, bump
 from sealift.sim.attacks.payload import changed_order
-from sealift.sim.attacks.world import OTHER, Ground, Observed, Plan, Scene
+from sealift.sim.attacks.world import (
+    DEVICE,
+    OTHER,
+    Ground,
+    Observed,
+    Plan,
+    Scene,
+    refusal,
+)
 from sealift.sim.vendor import SEGMENT_BYTES, Release, Shape, make_release
 
 if TYPE_CHECKING:
@@ -149,8 +160,10 @@ _WINDOW = 24
 
 
 def attack_a_21(ground: Ground) -> Observed:
-    """All that is served is recorded: no piece of the image, nor its key, is in it."""
-    return ground.observed(ground.play(_recorded, SEALED))
+    """All that is served is recorded; then a device asks for the plain container."""
+    return ground.observed(
+        ground.play(_recorded, SEALED), ground.play(_asked_in_the_open, SEALED)
+    )
 
 
 def _recorded(scene: Scene) -> str:
@@ -172,3 +185,27 @@ def _pieces(content: bytes) -> Iterator[bytes]:
     """Every other piece of what does not compress: it would show as it is."""
     for at in range(0, SEGMENT_BYTES, 2 * _WINDOW):
         yield content[at : at + _WINDOW]
+
+
+def _asked_in_the_open(scene: Scene) -> str:
+    """To the server's own rules, over a store that knows the order."""
+    store = SqliteStore(scene.directory / "sealift.db")
+    sealed, plain = scene.next.container, _opened(scene.next).container
+    with store.begin() as session:
+        session.devices.save(Device(DEVICE, "active", "key", {}, scene.true_now()))
+        session.releases.add_container(
+            StoredContainer(
+                sealed.name, sealed.length, sealed.sha256.hex(), scene.true_now()
+            )
+        )
+        issued = scene.vendor.issued[DEVICE]
+        files = (issued.targets, issued.snapshot, issued.timestamp)
+        record = DirectorRecord(DEVICE, *files, (1, 1, 1), "etag", 0)
+        session.metadata.save_director(record, [sealed.name])
+    name = sealed.name.removesuffix(SUFFIX)
+    found = refusal(
+        lambda: ordered_container(store.reader, DEVICE, plain.sha256.hex(), name)
+    )
+    ordered_container(store.reader, DEVICE, sealed.sha256.hex(), sealed.name)
+    store.close()
+    return found
