@@ -24,8 +24,8 @@ from sealift.core.payload import check_frame, open_frame
 from sealift.core.types import Artifact, Container
 from sealift.payload.images import opened
 from sealift.payload.make import make_delta
+from sealift.payload.quality import Quality
 from sealift.payload.sealing import seal_container
-from sealift.payload.segments import Quality
 
 KEY = bytes(range(32))
 """The content key of everything here: nobody keeps these files."""

@@ -17,7 +17,8 @@ from sealift.core.packer import ContainerWriter
 from sealift.core.types import SEGMENT_SIZE
 from sealift.payload.engine import hdiffpatch_covers
 from sealift.payload.match import match
-from sealift.payload.segments import Quality, SegmentMaker
+from sealift.payload.quality import Quality
+from sealift.payload.segments import SegmentMaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

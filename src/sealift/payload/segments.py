@@ -11,9 +11,7 @@ in common, and the cheapest way of saying so is taken:
 
 from __future__ import annotations
 
-import lzma
 import re
-from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -22,41 +20,21 @@ from sealift.core.delta import Base, Extent, encode_delta
 from sealift.core.errors import LimitError
 from sealift.core.packer import Made
 from sealift.core.payload import all_zero
-from sealift.core.streams import pack
 from sealift.payload.images import exactly
+from sealift.payload.quality import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sealift.payload.covers import Cover, Covers
     from sealift.payload.images import Image
+    from sealift.payload.quality import Quality
 
-_SMALL: Final = 4 << 20
 _COPY_MIN: Final = 256, 1024
 """Bytes of the shortest COPY within a frame, in images up to 4 MiB and above."""
 _ZEROS: Final = re.compile(rb"\0{256,}")
 _POOR: Final = 4
 """A DELTA frame above one in this many of its plain bytes is compared with REPLACE."""
-
-
-class Quality(Enum):
-    """How hard LZMA tries: options of liblzma's filter (``payload.md`` section 7.3)."""
-
-    QUICK = "quick"
-    BALANCED = "balanced"
-    BEST = "best"
-
-    @property
-    def options(self) -> dict[str, int]:
-        """What :func:`sealift.core.streams.pack` is called with."""
-        return dict(_OPTIONS[self])
-
-
-_OPTIONS: Final = {
-    Quality.QUICK: {"preset": 9},
-    Quality.BALANCED: {"preset": 9, "nice_len": 96, "depth": 128},
-    Quality.BEST: {"preset": 9 | lzma.PRESET_EXTREME},
-}
 
 
 class SegmentMaker:
@@ -74,8 +52,8 @@ class SegmentMaker:
         self._new = new
         self._covers = covers
         self._segment_size = segment_size
-        self._copy_min = _COPY_MIN[new.length > _SMALL]
-        self._options = quality.options
+        self._copy_min = _COPY_MIN[new.length > SMALL]
+        self._quality = quality
 
     def make(self, index: int) -> Made:
         """Segment ``index``.
@@ -115,7 +93,7 @@ class SegmentMaker:
             return b""
 
     def _pack(self, plain: bytes) -> bytes:
-        return pack(plain, **self._options)
+        return self._quality.pack(plain, self._new.length)
 
 
 @cache

@@ -13,6 +13,7 @@ from sealift.core.container import Op
 from sealift.core.errors import DeltaCancelledError, DeltaMemoryError, LengthError
 from sealift.core.packer import Made
 from sealift.payload.make import OVERHEAD, Limits, Quality, make_delta
+from sealift.payload.quality import SMALL
 from tests.unit.payload.images import (
     Bytes,
     checked_delta,
@@ -98,11 +99,19 @@ def test_same_bytes_every_time() -> None:
     assert once == again
 
 
-def test_quality_reaches_the_compressor() -> None:
-    """Of the same pair, the qualities make different bytes."""
-    new = code(8, 500_000)
-    made = {delta(b"old", new, quality=quality)[0] for quality in Quality}
-    assert len(made) == len(Quality)
+def test_quality_of_small_images() -> None:
+    """Small images are packed in several ways, unless it shall be quick."""
+    new = code(8, 300_000)
+    quick, balanced, best = (
+        len(delta(b"old", new, quality=quality)[0]) for quality in Quality
+    )
+    assert balanced == best < quick
+
+
+def test_quality_of_large_images() -> None:
+    """Above that, each quality is a setting of its own."""
+    plain = code(9, 100_000)
+    assert len({quality.pack(plain, SMALL + 1) for quality in Quality}) == len(Quality)
 
 
 def test_cancel_ends_it() -> None:
