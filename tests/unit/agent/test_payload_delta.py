@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from sealift.core.errors import (
     DigestError,
     FailedTransferError,
     RefusedError,
+    SealiftError,
     SlotError,
 )
-from sealift.core.types import Artifact
-from tests.containers import SEGMENT
+from sealift.core.types import Artifact, Container
+from tests.containers import SEGMENT, Case
 from tests.unit.agent.delta_pair import (
     KINDS,
     NEW,
@@ -31,6 +33,7 @@ from tests.unit.agent.delta_pair import (
     random_bytes,
 )
 from tests.unit.agent.memory import MemorySlot, only_verified
+from tests.vectors.payload.generate import stored
 
 PAIR = pair()
 ALL = range(len(KINDS))
@@ -328,8 +331,6 @@ def hostile(index: int, frame: bytes) -> Pair:
 
 
 def _sha(raw: bytes) -> bytes:
-    from hashlib import sha256
-
     return sha256(raw).digest()
 
 
@@ -499,3 +500,34 @@ def test_another_delta_forgets_what_the_first_did_not_make(tmp_path: Path) -> No
     moved = install(slot, way, tmp_path)
     assert slot.durable.startswith(NEW)
     assert moved == Moved("delta", length + sum(way.by_kind.values()), 1)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in stored() if case.base], ids=lambda case: case.name
+)
+def test_c14_every_stored_delta_through_the_agent(case: Case, tmp_path: Path) -> None:
+    """A sound one makes its image. Of a hostile one the full container is asked for,
+    which nobody has here; or it is refused as what a liar sends.
+    """
+    count = -(-case.artifact.length // case.artifact.segment_size)
+    head = 144 + 33 * count
+    full = Boxed(Container("x.full", head, bytes(32), head, bytes(32)), b"")
+    boxed = Boxed(replace(case.container, name="x.delta"), case.raw)
+    recorded = replace(
+        case.artifact,
+        length=case.container.base_length,
+        sha256=case.container.base_sha256 or b"",
+    )
+    way = shelf(Pair(recorded, case.artifact, full, boxed))
+    slot = MemorySlot(b"\xee" * case.artifact.length)
+    base = BaseSlot(case.base.ljust(case.container.base_length, b"\0"))
+    code = None
+    try:
+        install(slot, way, tmp_path, base, recorded=recorded)
+    except SealiftError as error:
+        code = error.code
+    if case.error is None:
+        assert sha256(slot.durable).digest() == case.artifact.sha256
+        assert (code, list(way.ranges_of)) == (None, ["delta"])
+    else:
+        assert code == "payload.digest" or "full" in way.ranges_of

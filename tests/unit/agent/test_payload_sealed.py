@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sealift.agent.payload import PayloadFill
+from sealift.agent.payload.sealed import held
 from sealift.agent.ports import Moved
 from sealift.agent.slot import WorkFiles
 from sealift.core.container import Op
@@ -235,6 +236,14 @@ def test_a_container_sealed_for_another_image_is_refused(tmp_path: Path) -> None
     with pytest.raises(DecryptError):
         install(slot, way, tmp_path, recorded=None)
     assert slot.writes == []
+
+
+def test_the_content_key_is_overwritten_after_use() -> None:
+    """Also when the install fails; what Python copied elsewhere is beyond us."""
+    with pytest.raises(DigestError), held(KEY) as key:
+        assert key == KEY
+        raise DigestError("a lie")
+    assert key == bytes(32)
 
 
 # ── lies ─────────────────────────────────────────────────────────────────────────────
