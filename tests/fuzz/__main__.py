@@ -4,6 +4,8 @@ Each target of ``tests.fuzz.targets`` runs under atheris for its share of the ti
 the committed corpus and whatever ``--corpus`` kept of earlier runs. A finding ends the
 run with status 1 and leaves its input in ``--findings``.
 ``python -m tests.fuzz corruptions --count 10000`` corrupts a delta so many times.
+``python -m tests.fuzz keep --corpus DIR`` takes what earlier runs found into the committed
+corpus, where it goes a new way; a finding that was fixed is copied there by hand.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 from tests.fuzz import corruptions
+from tests.fuzz.keep import keep
 from tests.fuzz.plain import CORPUS
 
 RSS_MIB = 256
@@ -25,25 +28,47 @@ RSS_MIB = 256
 def main() -> int:
     """Exit status: 0 if nothing was found."""
     arguments = _arguments()
-    if arguments.what == "corruptions":
-        report = corruptions.run(arguments.count, arguments.seed)
-        print(report)
-        return 0 if report.ok else 1
-    names = _targets() if arguments.what == "all" else [arguments.what]
+    match arguments.what:
+        case "corruptions":
+            report = corruptions.run(arguments.count, arguments.seed)
+            print(report)
+            return 0 if report.ok else 1
+        case "keep":
+            return _keep(arguments.corpus)
+        case "all":
+            return _fuzz_all(_targets(), arguments)
+        case name:
+            return _fuzz_all([name], arguments)
+
+
+def _keep(found: Path | None) -> int:
+    if found is None:
+        print("keep: --corpus says where the new inputs are")
+        return 2
+    for name in _targets():
+        print(f"{name:10} {keep(name, found / name):>4} new inputs")
+    return 0
+
+
+def _fuzz_all(names: list[str], arguments: argparse.Namespace) -> int:
     share = max(1, arguments.seconds // len(names))
     with tempfile.TemporaryDirectory() as scratch:
         kept = arguments.corpus or Path(scratch)
-        found = [_fuzz(name, share, kept, arguments.findings) for name in names]
-    return max(found)
+        return max(_fuzz(name, share, kept, arguments.findings) for name in names)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", default="all", choices=["all", "corruptions", *_targets()]
+        "what",
+        nargs="?",
+        default="all",
+        choices=["all", "corruptions", "keep", *_targets()],
     )
     parser.add_argument("--seconds", type=int, default=60, help="for all together")
-    parser.add_argument("--corpus", type=Path, help="where to keep new inputs")
+    parser.add_argument(
+        "--corpus", type=Path, help="where new inputs are put; keep: where they are"
+    )
     parser.add_argument("--findings", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

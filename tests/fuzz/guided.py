@@ -1,9 +1,6 @@
 """One target under atheris (libFuzzer), led by coverage; ``tests.fuzz`` starts it.
 
-``python -m tests.fuzz.guided TARGET [libFuzzer options and corpus directories]``. Inputs
-that reach something new are taken into the committed corpus with
-``python -m tests.fuzz.guided TARGET -merge=1 tests/fuzz/corpus/TARGET FOUND``, where FOUND
-is what ``--corpus`` kept; a finding that was fixed is copied there by hand.
+``python -m tests.fuzz.guided TARGET [libFuzzer options and corpus directories]``
 """
 
 from __future__ import annotations

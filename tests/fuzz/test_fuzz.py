@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import corruptions, plain
+from tests.fuzz.keep import way
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +52,13 @@ def test_the_corpus_is_small_and_of_known_targets() -> None:
     files = [path for path in plain.CORPUS.rglob("*") if path.is_file()]
     assert {path.parent.name for path in files} == set(TARGETS)
     assert sum(path.stat().st_size for path in files) < 200_000
+
+
+def test_what_goes_a_new_way_is_kept() -> None:
+    """An input that ends elsewhere takes other steps through core; the same does not."""
+    one, other = b"", bytes(range(200))
+    assert way("frame", one) == way("frame", one)
+    assert way("frame", other) - way("frame", one)
 
 
 def test_atheris_runs_every_target(tmp_path: Path) -> None:
