@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from sealift.cli import drawing
+from sealift.cli import drawing, views
 from sealift.cli.main import main
 from sealift.cli.payload import parse_size
+from sealift.client.answers import Delta
 from sealift.core.errors import InvalidConfigError
 from sealift.payload.anatomy import Map, Tone
 from sealift.payload.findings import Finding, Severity
@@ -313,6 +314,49 @@ def test_without_memory_all_else_is_checked(
     words = ("check-image", "new.img", "--base", "old.img", "--memory", "2MiB")
     assert run(*words)["trial"] is None
     assert run(*words[:-2], "--no-trial")["trial"] is None
+
+
+# ── deltas on a server ───────────────────────────────────────────────────────────────
+def test_deltas_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is under way with its progress, what is made with its share of the full."""
+    made = Delta(
+        id=1,
+        state="ready",
+        origin="deployment",
+        path="board/rootfs-2.img",
+        base_sha256="ab" * 32,
+        base_path="board/rootfs-1.img",
+        new_sha256="cd" * 32,
+        full_sha256="ef" * 32,
+        devices=7,
+        length=1 << 20,
+        full_length=8 << 20,
+        container="x.delta",
+        cpu_ms=900,
+        reason=None,
+        attempts=1,
+        step=None,
+        progress=None,
+        wanted_at="2030-06-01T12:00:00Z",
+        changed_at="2030-06-01T12:00:00Z",
+    )
+    running: Delta = {
+        **made,
+        "state": "making",
+        "length": None,
+        "base_path": None,
+        "step": "packing",
+        "progress": 40,
+        "reason": "\x1b[2J",
+    }
+    views.print_deltas([made, running])
+    text = capsys.readouterr().out
+    assert "ready" in text
+    assert "1.0 MiB" in text
+    assert "12.5 %" in text
+    assert "making: packing 40 %" in text
+    assert "abababababababab " in text
+    assert "\x1b" not in text
 
 
 # ── what terminals get ───────────────────────────────────────────────────────────────
