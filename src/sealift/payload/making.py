@@ -18,6 +18,7 @@ from sealift.payload.draft import translated
 from sealift.payload.facts import Facts, bare_artifact
 from sealift.payload.full import make_full
 from sealift.payload.images import opened
+from sealift.payload.make import DROP_PERCENT
 from sealift.payload.process import Job, Limits, Quality, Source, run
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     Tell = Callable[[str, int, int], None]
 
 __all__ = ["Limits", "Made", "Quality", "Request", "facts_of", "make_container"]
-
-_DROP_PERCENT = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class Made:
         """Whether devices would get it, rather than the full container."""
         if self.full_length is None:
             return True
-        return self.facts.container.length * 100 < self.full_length * _DROP_PERCENT
+        return self.facts.container.length * 100 < self.full_length * DROP_PERCENT
 
     def to_json(self) -> dict[str, object]:
         """As JSON values."""
