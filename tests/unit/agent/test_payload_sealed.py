@@ -136,6 +136,18 @@ def test_a_broken_connection_goes_on_behind_the_last_chunk(tmp_path: Path) -> No
     assert len(way.asked) == 2 + len(places)
 
 
+@pytest.mark.parametrize("limit", [None, 4 * 10**6])
+def test_a_server_without_ranges_works(tmp_path: Path, limit: int | None) -> None:
+    """Delta, repair and all: 200 is read from zero where that is paid for."""
+    base = bytearray(OLD)
+    base[6 * SEGMENT + 5] ^= 1
+    slot, way = empty(), Shelf(pair=PAIR, ranges=False)
+    moved = install(slot, way, tmp_path, base=bytes(base), bytes_max=limit)
+    assert slot.durable.startswith(NEW)
+    assert moved.repaired == 1
+    assert limit is None or moved.received == way.sent <= limit
+
+
 @pytest.mark.parametrize(
     "length", [1, CHUNK - 145, SEGMENT, 3 * SEGMENT, 3 * SEGMENT + 9]
 )
