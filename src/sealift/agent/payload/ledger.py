@@ -61,11 +61,6 @@ class Ledger:
         return Moved(_METHODS[self._method], self._spent, len(self.bad))
 
     # ── bytes ────────────────────────────────────────────────────────────────────────
-    @property
-    def limited(self) -> bool:
-        """Whether there is a limit at all."""
-        return self._most is not None
-
     def require(self, length: int) -> None:
         """Refuse what would need more bytes than are left (product rules, 5.8).
 

@@ -53,8 +53,7 @@ class Stream:
         self._path = target_path(file.name, file.sha256)
         self._pieces: Iterator[bytes] | None = None
         self._rest = b""
-        self._free = 0 if ledger.limited else file.length
-        self._drop_max = self._free
+        self._drop_max = 0
         self.at = 0
         self.stop = 0
 
@@ -114,7 +113,7 @@ class Stream:
                 length=self._length,
                 drop_max=self._drop_max,
             )
-            self._drop_max = self._free
+            self._drop_max = 0
         piece = next(self._pieces, b"")
         if not piece:
             raise LengthError("fewer bytes came than the signed length")
