@@ -286,11 +286,10 @@ def _point(kem: str, raw: bytes) -> Any:
 
     if len(raw) == KEMS[kem].length:
         try:
-            if kem == P256 and raw[0] == 4:  # uncompressed, the one form HPKE has
+            if kem == P256:  # of this length: uncompressed, the one form HPKE has
                 curve = ec.SECP256R1()
                 return ec.EllipticCurvePublicKey.from_encoded_point(curve, raw)
-            if kem == X25519:
-                return x25519.X25519PublicKey.from_public_bytes(raw)
+            return x25519.X25519PublicKey.from_public_bytes(raw)
         except ValueError:
             pass
     raise DecryptError("a wrapped key has no point of its curve")

@@ -185,6 +185,7 @@ def test_any_range_opens_alone(data: st.DataObject, length: int) -> None:
     stop = data.draw(st.integers(start + 1, length))
     raw = sealed(plain(length))
     first, last = sealed_range(start, stop, length)
+    assert PREFIX <= first < last <= len(raw)
     opener = Opener(KEY, CONTEXT, raw[:PREFIX], len(raw))
     found = opener.open(start // CHUNK, raw[first:last])
     skipped = start % CHUNK

@@ -173,7 +173,8 @@ COMPRESSED = "02" + key("p256").public[1:33].hex()
         *(("x25519", each) for each in SMALL_ORDER),
         ("p256", OFF_CURVE),
         ("p256", "04" + "00" * 64),
-        ("p256", "06" + key("p256").public[1:].hex()),  # hybrid: a second spelling
+        # Hybrid, and compressed with something behind it: no second spellings.
+        *(("p256", f"0{form}" + key("p256").public[1:].hex()) for form in (2, 3, 6, 7)),
     ],
 )
 def test_a_useless_point_is_no_recipient_and_opens_nothing(

@@ -380,10 +380,10 @@ BAD_SEALED: dict[str, Any] = {
 
 @pytest.mark.parametrize("what", BAD_SEALED)
 def test_C7_bad_sealed_orders_are_refused(what: str) -> None:
-    """Nothing is signed that no device could take, or that tells what is sealed."""
+    """What no device could take, or tells what is sealed, before anything is signed."""
     error, changes = BAD_SEALED[what]
     with pytest.raises(error):
-        issued(Sealer().order(**changes))
+        next_step(None, [Sealer().order(**changes)], now=NOW)
 
 
 def test_a_record_of_another_device_is_refused() -> None:
