@@ -16,6 +16,7 @@ from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sealift.core import encryption
 from sealift.core.encryption import (
     CHUNK,
     PREFIX,
@@ -191,6 +192,21 @@ def test_any_range_opens_alone(data: st.DataObject, length: int) -> None:
     skipped = start % CHUNK
     assert found[skipped : skipped + stop - start] == plain(length)[start:stop]
     assert last - first <= stop - start + 2 * SEALED_CHUNK
+
+
+@pytest.mark.parametrize("index", [255, 256, (1 << 18) - 1, 1 << 18, (1 << 38) - 1])
+def test_the_last_chunk_opens_wherever_it_lies(index: int) -> None:
+    """Beyond 4 GiB and up to the last there can be; at another place it does not."""
+    data = plain(100)
+    chunks = encryption._Chunks(KEY, CONTEXT, SALT)
+    chunk = chunks.cipher.encrypt(chunks.nonce(index), data, None)
+    length = sealed_length(index * CHUNK + len(data))
+    opener = Opener(KEY, CONTEXT, SALT + chunks.commitment, length)
+    assert opener.open(index, chunk) == data
+    shorter = sealed_length((index - 1) * CHUNK + len(data))
+    moved = Opener(KEY, CONTEXT, SALT + chunks.commitment, shorter)
+    with pytest.raises(DecryptError):
+        moved.open(index - 1, chunk)
 
 
 @given(length=st.integers(0, 2**40))
