@@ -15,6 +15,7 @@ from sealift.agent.payload.method import Balance
 from sealift.agent.payload.plan import Plan, survey
 from sealift.agent.payload.source import Source, head_length
 from sealift.agent.payload.stream import Stream
+from sealift.agent.payload.tally import Mending, Tally
 from sealift.core.container import check_bounds
 from sealift.core.errors import ContainerError, LengthError, LimitError, SealiftError
 
@@ -99,7 +100,7 @@ def _by_delta(site: Site, source: Source, head: Head, base: Base) -> Marks:
     plan = Plan(head, wrong.without(site.ledger.bad))
     site.ledger.require(source.cost(plan))
     balance = Balance(plan, site.box(site.full).plain)
-    tally = _Mending(site, Plan(head, wrong), balance)
+    tally = Mending(Plan(head, wrong), site.progress, site.ledger, balance)
     if plan.marks:
         site.ledger.went("delta")
     if _run(site, source, plan, tally, base, lambda: balance.tips):
@@ -115,14 +116,14 @@ def by_full(site: Site, left: Marks | None) -> None:
         site.ledger.require(source.cost(plan))
         if left is None and plan.marks:
             site.ledger.went("full")
-        _run(site, source, plan, _Tally(site, plan), None, lambda: False)
+        _run(site, source, plan, Tally(plan, site.progress), None, lambda: False)
 
 
 def _run(
     site: Site,
     source: Source,
     plan: Plan,
-    tally: _Tally,
+    tally: Tally,
     base: Base | None,
     enough: Callable[[], bool],
 ) -> bool:
@@ -146,49 +147,3 @@ def _fetched(source: Source, segment: Segment, line: Line) -> Frame:
     except SealiftError:
         line.drain()
         raise
-
-
-# ── what became of the segments ──────────────────────────────────────────────────────
-class _Tally:
-    """What is left to do; a segment that comes out wrong ends the install."""
-
-    def __init__(self, site: Site, plan: Plan) -> None:
-        self.left = plan.marks.copy()
-        self._report = site.progress.report
-        self._total = plan.length()
-        self._done = 0
-
-    def fetched(self, segment: Segment) -> None:
-        """Its frame is here."""
-
-    def good(self, segment: Segment) -> None:
-        """It is right, and written."""
-        self.left.discard(segment.index)
-        self._done += segment.length
-        self._report("install", self._done, self._total)
-
-    def bad(self, segment: Segment, error: SealiftError) -> None:
-        """It is not what is signed, and was not written."""
-        del segment
-        raise error
-
-
-class _Mending(_Tally):
-    """A segment that comes out wrong is noted, and left for the full container."""
-
-    def __init__(self, site: Site, plan: Plan, balance: Balance) -> None:
-        super().__init__(site, plan)
-        self._ledger = site.ledger
-        self._balance = balance
-
-    def fetched(self, segment: Segment) -> None:
-        self._balance.fetched(segment)
-
-    def good(self, segment: Segment) -> None:
-        super().good(segment)
-        self._balance.made(segment, good=True)
-
-    def bad(self, segment: Segment, error: SealiftError) -> None:
-        del error
-        self._ledger.note_bad(segment.index)
-        self._balance.made(segment, good=False)
