@@ -79,10 +79,12 @@ class Scene:
             watch,
         )
 
-    def release(self, version: str, counter: int, *, sealed: bool = False) -> list[str]:
-        """Pack, sign and publish a version; what the signers read."""
-        seal = ("--content-key", self.server.content_key) if sealed else ()
-        packed = self.desk.pack(self.images[version], counter, *seal)
+    def release(self, version: str, counter: int, *more: str | Path) -> list[str]:
+        """Pack, sign and publish a version; what the signers read.
+
+        ``more`` are further options of ``sealift release pack``.
+        """
+        packed = self.desk.pack(self.images[version], counter, *more)
         told = self.desk.sign(packed)
         self.desk.publish(packed, self.server)
         self.packed[version] = packed

@@ -43,10 +43,11 @@ def from_modified(scene: Scene, version: str, counter: int) -> str:
     )
 
 
-def sealed(scene: Scene, version: str, counter: int) -> str:
-    """Container and delta lie and travel as ciphertext, and come out as the image."""
+def sealed(scene: Scene, version: str, counter: int, base: str) -> str:
+    """The desk encrypts container and delta; the server sees neither in the open."""
     readable = scene.server.readable()
-    scene.release(version, counter, sealed=True)
+    keys = ("--content-key", scene.server.content_key)
+    scene.release(version, counter, *keys, "--base", scene.images[base].path)
     done = _updated(scene, version)
     more = scene.server.readable() - readable
     require(not more, f"{more} of its files can be read by anybody")
