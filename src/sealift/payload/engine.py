@@ -46,7 +46,9 @@ def hdiffpatch_covers(base: bytes, new: bytes) -> Iterator[Cover]:
     except ImportError as error:
         raise EngineError("delta: the match engine does not load") from error
     try:
-        found = hdiffpatch.diff(base, new, compression="none", validate=False)
+        found = hdiffpatch.diff(
+            base, new, compression="none", validate=False, big_cache_match=True
+        )
     except hdiffpatch.HDiffPatchError as error:
         raise EngineError("delta: the match engine failed") from error
     return read_covers(found, len(base), len(new))

@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from sealift.core.container import Op
-from sealift.core.delta import Base, Extent, encode_delta
+from sealift.core.delta import OPS_MAX, Base, Extent, encode_delta
 from sealift.core.errors import LimitError
 from sealift.core.packer import Made
 from sealift.core.payload import all_zero
@@ -85,7 +85,8 @@ class SegmentMaker:
 
     def _delta(self, plain: bytes, offset: int, extents: list[Extent]) -> bytes:
         """The DELTA frame; empty if nothing is of the base, or in too many ops."""
-        if all(extent.op in (Op.ZERO, Op.REPLACE) for extent in extents):
+        based = any(extent.op in (Op.COPY, Op.DELTA) for extent in extents)
+        if not based or len(extents) > OPS_MAX:
             return b""
         try:
             return encode_delta(plain, offset, extents, self._base, self._pack)

@@ -38,6 +38,8 @@ _LOOK: Final = re.compile(
     b"[%b][%b](?=(.{%d}))" % (re.escape(_FIRST), re.escape(_SECOND), _CONTEXT),
     re.DOTALL,
 )
+SPARE: Final = 8 << 20
+"""Bytes a comparison takes beside what grows with its input."""
 _OFTEN: Final = 256
 """Bytes from one anchor to the next in random data; code has fewer."""
 
@@ -48,7 +50,7 @@ def engine_memory(base: int, new: int) -> int:
     ``hdiffpatch`` 2.6: a suffix array of four bytes for each of the base, a filter of
     one, both inputs and the result, which is no longer than the new bytes.
     """
-    return 6 * base + 2 * new + (8 << 20)
+    return 6 * base + 2 * new + SPARE
 
 
 def windows(
@@ -56,12 +58,15 @@ def windows(
 ) -> Iterator[tuple[Extents, Extents]]:
     """What to compare with what: parts of ``vanished`` and of ``changed``, in order.
 
-    Comparing one pair takes at most ``memory`` bytes (:func:`engine_memory`).
+    Comparing one pair takes at most ``memory`` bytes (:func:`engine_memory`). Parts of
+    ``changed`` that resemble nothing are left out.
 
     Raises:
         DeltaMemoryError: as :func:`width_for`.
         LengthError: an image holds fewer bytes than it said.
     """
+    if not vanished.total or not changed.total:
+        return
     if engine_memory(vanished.total, changed.total) <= memory:
         yield vanished, changed
         return
@@ -72,7 +77,9 @@ def windows(
     anchors = _Anchors(base, vanished, slots) if vanished.total > room else None
     for start in range(0, changed.total, width):
         part = changed.part(start, min(start + width, changed.total))
-        yield anchors.likely(new, part, room) if anchors else vanished, part
+        likely = anchors.likely(new, part, room) if anchors else vanished
+        if likely.total:
+            yield likely, part
 
 
 def width_for(memory: int) -> int:

@@ -29,10 +29,11 @@ from sealift.core.errors import (
 )
 from sealift.core.packer import pack_full
 from sealift.payload.images import FileImage
+from sealift.payload.match import Strategy
 from sealift.payload.process import Job, Limits, SealWith, Source, run, sweep
 from sealift.payload.sealing import seal_container
 from sealift.payload.sources import open_images
-from tests.unit.payload.images import Bytes, artifact_of, code, edited, rebuilt
+from tests.unit.payload.images import Bytes, artifact_of, code, edited, noise, rebuilt
 
 MIB = 1 << 20
 KEY = bytes(range(32))
@@ -291,6 +292,22 @@ def test_cancelled(tmp_path: Path) -> None:
         )
     assert only_sources(tmp_path)
     assert not children()
+
+
+def test_memory_of_large_images(tmp_path: Path) -> None:
+    """Images far above the budget: the peak stays below it, and the delta is small."""
+    moved = noise(1, 12 * MIB)
+    for name, place in (("old", 0), ("new", 5)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(1 << 29)
+            file.seek((300 << 20) + place)
+            file.write(moved)
+    limits = Limits(memory=240 * MIB, seconds=200)
+    sources = Source(tmp_path / "old"), Source(tmp_path / "new")
+    report = run(Job(*sources, limits), tmp_path / "x.delta")
+    assert report.strategy is Strategy.WINDOWS
+    assert report.memory < limits.memory
+    assert report.packed.length < MIB
 
 
 def test_no_memory_at_all(tmp_path: Path) -> None:
