@@ -230,19 +230,11 @@ def apply(
             target = stack.enter_context(draft(out, source.facts.artifact.length))
             done = rebuild(source, origin, target, healer, report)
             target.finish(out)
-    found = {
-        "image": str(out),
+    found = views.applied_json(out, source.facts, done) | {
         "written": not dry_run,
-        "length": source.facts.artifact.length,
-        "sha256": source.facts.artifact.sha256.hex(),
-        "own_word": source.facts.own_word,
         "base_modified": modified,
-        "segments_made": done.made,
-        "segments_kept": done.kept,
-        "segments_repaired": done.repaired,
-        "repair_bytes": done.repair_bytes,
     }
-    output.show(found, as_json=as_json, text=lambda: output.facts(found))
+    output.show(found, as_json=as_json, text=lambda: views.print_applied(found))
 
 
 def _required(base: Path | None) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sealift.cli import drawing, output
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from sealift.client.answers import Delta
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sealift.payload.facts import Facts
     from sealift.payload.findings import Case, Finding, Trial
     from sealift.payload.making import Made
+    from sealift.payload.rebuild import Rebuilt
     from sealift.payload.survey import Volume
 
 CARRIERS = 10
@@ -73,6 +75,37 @@ def print_patch(patch: Patch, image_length: int) -> None:
     output.facts(pairs)
     if not worth(patch, image_length):
         output.warn("above 80 % of the image, no patch is offered to devices")
+
+
+# ── what was applied ─────────────────────────────────────────────────────────────────
+def applied_json(out: Path, facts: Facts, done: Rebuilt) -> dict[str, Any]:
+    """An image that came out of a container, as JSON values."""
+    return {
+        "image": str(out),
+        "length": facts.artifact.length,
+        "sha256": facts.artifact.sha256.hex(),
+        "own_word": facts.own_word,
+        "segments_made": done.made,
+        "segments_kept": done.kept,
+        "segments_repaired": done.repaired,
+        "repair_bytes": done.repair_bytes,
+    }
+
+
+def print_applied(found: Mapping[str, Any]) -> None:
+    """The same for a human."""
+    made, kept, healed = (
+        found[f"segments_{way}"] for way in ("made", "kept", "repaired")
+    )
+    pairs = {
+        "image": f"{found['image'] if found['written'] else 'not kept'}: "
+        f"{output.size(found['length'])}, verified",
+        "  sha256": found["sha256"],
+        "segments": f"{made} made, {kept} right already, {healed} healed",
+    }
+    if healed:
+        pairs["healing"] = f"{output.size(found['repair_bytes'])} of the full container"
+    output.facts(pairs)
 
 
 # ── the inside of a container ────────────────────────────────────────────────────────
