@@ -12,6 +12,7 @@ from sealift.agent.payload import PayloadFill
 from sealift.agent.ports import Moved
 from sealift.agent.slot import WorkFiles
 from sealift.core.container import Op
+from sealift.core.delta import Base, Extent, encode_delta
 from sealift.core.errors import (
     DigestError,
     FailedTransferError,
@@ -19,6 +20,7 @@ from sealift.core.errors import (
     SealiftError,
     SlotError,
 )
+from sealift.core.streams import pack
 from sealift.core.types import Artifact, Container
 from tests.containers import SEGMENT, Case
 from tests.unit.agent.delta_pair import (
@@ -303,12 +305,12 @@ def test_a_habitually_written_base_goes_on_with_the_full_container(
 
 
 # ── C-14: a delta that is badly made ─────────────────────────────────────────────────
-def hostile(index: int, frame: bytes) -> Pair:
+def hostile(index: int, frame: bytes, found: Pair = PAIR) -> Pair:
     """A stolen Director signs a delta with this frame for one segment."""
     from sealift.core.container import encode_head
 
-    boxed = PAIR.delta
-    head = PAIR.head(boxed)
+    boxed = found.delta
+    head = found.head(boxed)
     segments, frames = [], b""
     for it in head.segments():
         raw = boxed.raw[it.frame_offset : it.frame_offset + it.frame_length]
@@ -327,7 +329,7 @@ def hostile(index: int, frame: bytes) -> Pair:
         head_length=length,
         head_sha256=_sha(raw_head),
     )
-    return replace(PAIR, delta=Boxed(container, raw_head + frames))
+    return replace(found, delta=Boxed(container, raw_head + frames))
 
 
 def _sha(raw: bytes) -> bytes:
@@ -348,6 +350,25 @@ def test_c14_a_malformed_frame_is_healed_from_the_full_container(
     assert slot.durable.startswith(NEW)
     assert (moved.method, moved.repaired) == ("delta", 1)
     assert base.durable == OLD + TAIL
+
+
+def test_c14_a_frame_that_reaches_behind_the_base_is_healed(tmp_path: Path) -> None:
+    """It would make the right bytes of what lies in the slot behind the signed base."""
+    plain = TAIL[:4096] + random_bytes(SEGMENT - 4096, "rest")
+    new = NEW[: 4 * SEGMENT] + plain + NEW[5 * SEGMENT :]
+    slot_of_base = OLD + TAIL
+    lax = Base(lambda at, n: slot_of_base[at : at + n], len(slot_of_base))
+    extents = [
+        Extent(Op.COPY, 4096, len(OLD)),
+        Extent(Op.REPLACE, SEGMENT - 4096),
+    ]
+    frame = encode_delta(plain, 4 * SEGMENT, extents, lax, pack)
+    found = hostile(4, frame, pair(OLD, new))
+    slot, base = empty(), BaseSlot()
+    moved = install(slot, shelf(found), tmp_path, base)
+    assert slot.durable.startswith(new)
+    assert moved.repaired == 1
+    assert base.last == len(OLD)
 
 
 def test_c14_a_delta_for_another_result_is_healed(tmp_path: Path) -> None:
