@@ -96,33 +96,11 @@ def create(means: Means, actor: Actor, wanted: NewDeployment) -> DeploymentView:
             _listed(unit.session),
             named=wanted.devices is not None,
         )
-        made = [
-            installation
-            for device in _devices(unit.session, wanted.devices)
-            for installation in started.on(device)
-        ]
-        if not made:
-            raise ConflictError(
-                f"no device needs {release.id}",
-                hint="they run it already, or it is for other hardware",
-            )
+        made = started.everywhere(wanted.devices)
         pairs = want(unit, means.payload, release.items, deployment.id)
         for installation in made:
             started.first_offer(installation, means.payload)
-        names = sorted({installation.device_id for installation in made})
-        unit.record(
-            Kind.DEPLOYMENT_STARTED,
-            {
-                "reason": deployment.reason,
-                "installations": len(made),
-                "devices": names[:LISTED_MAX],
-                "device_count": len(names),
-                "bytes_max": deployment.bytes_max,
-                "delta_wait_minutes": deployment.delta_wait,
-                "wanted_deltas": pairs,
-            },
-            [Ref("deployment", deployment.id), Ref("release", release.id)],
-        )
+        _record_start(unit, deployment, made, pairs)
         return _view(unit.session, deployment)
 
 
@@ -177,6 +155,20 @@ class _Start:
     deployment: Deployment
     listed: Mapping[str, Listed]
     named: bool
+
+    def everywhere(self, names: Sequence[str] | None) -> list[Installation]:
+        """The installations on all devices meant; raises as :func:`create`."""
+        made = [
+            installation
+            for device in _devices(self.unit.session, names)
+            for installation in self.on(device)
+        ]
+        if not made:
+            raise ConflictError(
+                f"no device needs {self.release.id}",
+                hint="they run it already, or it is for other hardware",
+            )
+        return made
 
     def on(self, device: Device) -> Iterator[Installation]:
         """The installations on one device; a named device must be able to take it."""
@@ -268,6 +260,25 @@ class _Start:
         )
         self.unit.session.deployments.save_installation(made)
         return made
+
+
+def _record_start(
+    unit: Unit, deployment: Deployment, made: Sequence[Installation], pairs: int
+) -> None:
+    names = sorted({installation.device_id for installation in made})
+    unit.record(
+        Kind.DEPLOYMENT_STARTED,
+        {
+            "reason": deployment.reason,
+            "installations": len(made),
+            "devices": names[:LISTED_MAX],
+            "device_count": len(names),
+            "bytes_max": deployment.bytes_max,
+            "delta_wait_minutes": deployment.delta_wait,
+            "wanted_deltas": pairs,
+        },
+        [Ref("deployment", deployment.id), Ref("release", deployment.release_id)],
+    )
 
 
 def _deployment(means: Means, unit: Unit, wanted: NewDeployment) -> Deployment:
