@@ -85,7 +85,11 @@ def _spoilt(case: Case, rng: Random) -> Case:
     length = case.container.head_length
     match rng.randrange(6):
         case 0 | 1:
-            return replace(case, raw=_changed(choices, case.raw))
+            # What lies behind the signed length is never asked for.
+            spoilt = _changed(choices, case.raw)
+            while spoilt.startswith(case.raw):
+                spoilt = _changed(choices, case.raw)
+            return replace(case, raw=spoilt)
         case 2:
             return signed(case, _changed(choices, case.raw[:length]), case.raw[length:])
         case _:

@@ -44,6 +44,7 @@ def test_no_corruption_of_a_delta_is_accepted() -> None:
     print(report)
     assert report.ok, report.wrong[:3]
     assert report.count == 10_000 == report.same + report.codes.total()
+    assert report.same < 10
     assert {"payload.digest", "payload.patch", "payload.container"} <= set(report.codes)
 
 
