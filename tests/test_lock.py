@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 UV_LOCK = (ROOT / "uv.lock").read_text("utf-8")
 PINNED = (ROOT / "requirements.lock").read_text("utf-8")
+NATIVE = (ROOT / "native.lock").read_text("utf-8")
 
 ADDRESS = re.compile(
     r"://|\b(?:www\.)?[a-z0-9-]+\.(?:org|com|io|net)/|index-url", re.IGNORECASE
@@ -35,9 +36,9 @@ def _locked() -> dict[str, tuple[str, frozenset[str]]]:
 
 
 def _pinned() -> dict[str, tuple[str, frozenset[str]]]:
-    """The same from requirements.lock."""
+    """The same from what pip installs: requirements.lock and native.lock."""
     found = {}
-    for entry in PINNED.replace("\\\n", " ").splitlines():
+    for entry in (PINNED + NATIVE).replace("\\\n", " ").splitlines():
         if not entry or entry.startswith("#"):
             continue
         head, *hashes = re.split(r"\s--hash=", entry)
@@ -63,7 +64,7 @@ def _wanted() -> list[tuple[str, Requirement]]:
 
 def test_no_lock_names_an_address() -> None:
     """A hash says what a file is; where it comes from is the machine's business."""
-    for text in (UV_LOCK, PINNED):
+    for text in (UV_LOCK, PINNED, NATIVE):
         assert not [line for line in text.splitlines() if ADDRESS.search(line)]
 
 
