@@ -28,11 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sealift.core.audit import Actor
-    from sealift.server.ports import Means, Session
+    from sealift.server.ports import Issued, Means, Session
+    from sealift.server.services.audit import Unit
 
 __all__ = ["Enrolled", "NewDevice", "NewEcu", "caller_of", "enrol", "revoke"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}\Z")
+LISTED_MAX = 64
+"""Components named in the event; more are counted."""
 _KEYTYPES = frozenset({"ed25519", "ecdsa"})
 
 
@@ -78,14 +81,7 @@ def enrol(means: Means, actor: Actor, wanted: NewDevice) -> Enrolled:
     recipient = _recipient(wanted.decryption_key)
     _check_names(wanted, means.ecus_max)
     with recorded(means, actor) as unit:
-        devices = unit.session.devices
-        if devices.find(wanted.device_id) is not None:
-            raise ConflictError(
-                f"device {wanted.device_id} exists already",
-                hint="an id never gets a second key this way; choose another id",
-            )
-        if devices.key_in_use(key.key_id):
-            raise InvalidInputError("the report key belongs to another identity")
+        _require_new(unit.session, wanted.device_id, key)
         issued = means.authority.issue(wanted.device_id, wanted.csr, unit.now)
         device = Device(
             wanted.device_id,
@@ -95,36 +91,13 @@ def enrol(means: Means, actor: Actor, wanted: NewDevice) -> Enrolled:
             unit.now,
             decryption_key=_stored(recipient),
         )
-        certificate = Certificate(
-            sha256=issued.sha256,
-            device_id=device.id,
-            serial=issued.serial,
-            not_before=issued.not_before,
-            not_after=issued.not_after,
-            revoked_at=None,
-            pem=issued.pem,
-        )
+        certificate = _certificate(device, issued)
+        devices = unit.session.devices
         devices.save(device)
         devices.save_certificate(certificate)
         for number, ecu in enumerate(wanted.ecus):
             devices.save_ecu(Ecu(ecu.ecu_id, device.id, ecu.hardware_id, not number))
-        unit.record(
-            Kind.DEVICE_ENROLLED,
-            {
-                "report_key_id": device.report_key_id,
-                "decryption_kid": recipient and recipient.kid,
-                "serial": certificate.serial,
-                "ecus": [
-                    {"id": e.ecu_id, "hardware_id": e.hardware_id}
-                    for e in wanted.ecus[:64]
-                ],
-                "ecu_count": len(wanted.ecus),
-            },
-            [
-                Ref("device", device.id),
-                Ref("certificate", certificate.serial, certificate.sha256),
-            ],
-        )
+        _record(unit, wanted, certificate, key, recipient)
     return Enrolled(device, certificate)
 
 
@@ -169,6 +142,52 @@ def caller_of(session: Session, certificate_sha256: str) -> Caller:
             "this identity was revoked", hint="the operator of the fleet knows why"
         )
     return caller
+
+
+def _require_new(session: Session, device_id: str, key: PublicKey) -> None:
+    if session.devices.find(device_id) is not None:
+        raise ConflictError(
+            f"device {device_id} exists already",
+            hint="an id never gets a second key this way; choose another id",
+        )
+    if session.devices.key_in_use(key.key_id):
+        raise InvalidInputError("the report key belongs to another identity")
+
+
+def _certificate(device: Device, issued: Issued) -> Certificate:
+    return Certificate(
+        sha256=issued.sha256,
+        device_id=device.id,
+        serial=issued.serial,
+        not_before=issued.not_before,
+        not_after=issued.not_after,
+        revoked_at=None,
+        pem=issued.pem,
+    )
+
+
+def _record(
+    unit: Unit,
+    wanted: NewDevice,
+    certificate: Certificate,
+    key: PublicKey,
+    recipient: Recipient | None,
+) -> None:
+    ecus = [{"id": e.ecu_id, "hardware_id": e.hardware_id} for e in wanted.ecus]
+    unit.record(
+        Kind.DEVICE_ENROLLED,
+        {
+            "report_key_id": key.key_id,
+            "decryption_kid": recipient and recipient.kid,
+            "serial": certificate.serial,
+            "ecus": ecus[:LISTED_MAX],
+            "ecu_count": len(ecus),
+        },
+        [
+            Ref("device", wanted.device_id),
+            Ref("certificate", certificate.serial, certificate.sha256),
+        ],
+    )
 
 
 def _report_key(found: Mapping[str, object]) -> PublicKey:

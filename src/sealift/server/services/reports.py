@@ -138,28 +138,11 @@ class _Arrival:
     # ── what becomes of it ───────────────────────────────────────────────────────────
     def accepted(self, manifest: Manifest) -> None:
         """Move inventory and installations."""
-        session, now = self.unit.session, self.unit.now
         self._keep("accepted", manifest.counter, self.body)
-        session.devices.save(
-            replace(
-                self.device,
-                counter=max(self.device.counter, manifest.counter),
-                reported_at=now,
-                report_time=max(report.time for report in manifest.reports),
-                time_source=manifest.time_source,
-                versions=manifest.versions,
-                abilities=manifest.abilities,
-                reported_kid=manifest.kid,
-            )
-        )
-        before = session.devices.ecus(self.device.id)
-        ecus = {ecu.id: ecu for ecu in before}
-        for report in manifest.reports:
-            session.devices.save_ecu(_updated(ecus[report.ecu_id], report))
+        changed = self._inventory_moved(manifest)
         moves = list(self._moves(manifest))
-        moved = session.devices.ecus(self.device.id) != before
-        if moves or moved or self._able_anew(manifest) or self._ahead(manifest):
-            session.metadata.outdate(self.device.id)
+        if moves or changed or self._able_anew(manifest) or self._ahead(manifest):
+            self.unit.session.metadata.outdate(self.device.id)
         kind = Kind.INSTALLATION_STATE if moves else Kind.MANIFEST_ACCEPTED
         self._record(
             kind,
@@ -199,6 +182,27 @@ class _Arrival:
             {"reason": "clone alarm", "counter": manifest.counter},
         )
         return error
+
+    def _inventory_moved(self, manifest: Manifest) -> bool:
+        """Keep what the device says of itself; whether it runs anything else now."""
+        devices = self.unit.session.devices
+        devices.save(
+            replace(
+                self.device,
+                counter=max(self.device.counter, manifest.counter),
+                reported_at=self.unit.now,
+                report_time=max(report.time for report in manifest.reports),
+                time_source=manifest.time_source,
+                versions=manifest.versions,
+                abilities=manifest.abilities,
+                reported_kid=manifest.kid,
+            )
+        )
+        known = {ecu.id: ecu for ecu in devices.ecus(self.device.id)}
+        said = [_updated(known[report.ecu_id], report) for report in manifest.reports]
+        for ecu in said:
+            devices.save_ecu(ecu)
+        return any(known[ecu.id] != ecu for ecu in said)
 
     def _able_anew(self, manifest: Manifest) -> bool:
         """It can do other things than before, so other offers may be for it."""
