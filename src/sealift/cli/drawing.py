@@ -17,8 +17,8 @@ from sealift.cli.output import clean, size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sealift.payload.anatomy import Map, Tone
-    from sealift.payload.findings import Finding
+    from sealift.payload.look.anatomy import Map, Tone
+    from sealift.payload.look.findings import Finding
 
     Span = tuple[str, str]
     Line = list[Span]
@@ -93,7 +93,7 @@ def _cells(row: Sequence[Tone]) -> list[Span]:
 
 
 def _legend(picture: Map) -> Line:
-    from sealift.payload.anatomy import Tone
+    from sealift.payload.look.anatomy import Tone
 
     line: Line = [(" " * (_LABEL + 1), "")]
     for name, letter in LETTERS.items():

@@ -19,11 +19,11 @@ from sealift.core.errors import (
 
 if TYPE_CHECKING:
     from sealift.payload.facts import Facts
-    from sealift.payload.findings import Trial
     from sealift.payload.images import FileImage
+    from sealift.payload.look.findings import Trial
+    from sealift.payload.look.survey import Survey
     from sealift.payload.making import Made, Request
     from sealift.payload.rebuild import Source
-    from sealift.payload.survey import Survey
 
 app = output.group("Try deltas on the desk: make, apply, look inside, check images.")
 
@@ -268,9 +268,9 @@ def inspect(
 
     Example: sealift payload inspect new.delta
     """
-    from sealift.payload.anatomy import dissect
     from sealift.payload.facts import looks_sealed
     from sealift.payload.images import opened
+    from sealift.payload.look.anatomy import dissect
 
     with ExitStack() as stack:
         image = stack.enter_context(opened(container))
@@ -318,10 +318,10 @@ def check_image(
     Example: sealift payload check-image rootfs.img --base rootfs-1.1.img --slot-size
     512MiB
     """
-    from sealift.payload.advice import advise
-    from sealift.payload.findings import Case, Severity
     from sealift.payload.images import opened
-    from sealift.payload.survey import survey
+    from sealift.payload.look.advice import advise
+    from sealift.payload.look.findings import Case, Severity
+    from sealift.payload.look.survey import survey
 
     limit = None if slot_size is None else parse_size(slot_size)
     allowed = parse_size(memory)
@@ -354,7 +354,7 @@ def _tried(
     base: Path, image: Path, found: Survey, memory: int, report: output.Report
 ) -> Trial | None:
     """The trial delta; ``None``, with a warning, if none can be made."""
-    from sealift.payload.trial import try_delta
+    from sealift.payload.look.trial import try_delta
 
     try:
         return try_delta(base, image, found.owners, memory, report)

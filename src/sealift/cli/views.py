@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
     from sealift.client.answers import Delta
     from sealift.core.types import Patch
-    from sealift.payload.anatomy import Anatomy
     from sealift.payload.facts import Facts
-    from sealift.payload.findings import Case, Finding, Trial
+    from sealift.payload.look.anatomy import Anatomy
+    from sealift.payload.look.findings import Case, Finding, Trial
+    from sealift.payload.look.survey import Volume
     from sealift.payload.making import Made
     from sealift.payload.rebuild import Rebuilt
-    from sealift.payload.survey import Volume
 
 CARRIERS = 10
 """Files or regions that are named with a trial."""

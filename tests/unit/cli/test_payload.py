@@ -20,8 +20,8 @@ from sealift.cli.main import main
 from sealift.cli.payload import parse_size
 from sealift.client.answers import Delta
 from sealift.core.errors import InvalidConfigError
-from sealift.payload.anatomy import Map, Tone
-from sealift.payload.findings import Finding, Severity
+from sealift.payload.look.anatomy import Map, Tone
+from sealift.payload.look.findings import Finding, Severity
 from tests.unit.payload.filesystems import STEADY, build, compress, grow, settle
 
 Run = Callable[..., Any]

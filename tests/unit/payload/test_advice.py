@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sealift.payload.advice import advise
-from sealift.payload.builds import _longest_rise
-from sealift.payload.findings import Case, Finding, Severity, Trial
-from sealift.payload.survey import Survey, survey
+from sealift.payload.look.advice import advise
+from sealift.payload.look.builds import _longest_rise
+from sealift.payload.look.findings import Case, Finding, Severity, Trial
+from sealift.payload.look.survey import Survey, survey
 from tests.unit.payload.filesystems import (
     STEADY,
     TIME,

@@ -12,11 +12,11 @@ from sealift.core.delta import CONTROL_MAX
 from sealift.core.errors import FormatError, LimitError, PatchError, PayloadError
 from sealift.core.packer import pack_full
 from sealift.core.varints import varint
-from sealift.payload.anatomy import CELLS, Anatomy, Map, Tone, dissect, read_sizes
-from sealift.payload.carriers import carriers
 from sealift.payload.facts import FACTS_MAX, Facts, looks_sealed
+from sealift.payload.look.anatomy import CELLS, Anatomy, Map, Tone, dissect, read_sizes
+from sealift.payload.look.carriers import carriers
+from sealift.payload.look.owners import Owners, Place
 from sealift.payload.making import Quality, facts_of
-from sealift.payload.owners import Owners, Place
 from sealift.payload.rebuild import Source
 from tests.unit.payload.filesystems import reader
 from tests.unit.payload.images import code, delta, noise

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sealift.core.errors import FormatError, LimitError, MalformedError
-from sealift.payload import ext4
-from sealift.payload.ext4 import Ext4, Superblock
+from sealift.payload.look import ext4
+from sealift.payload.look.ext4 import Ext4, Superblock
 from tests.unit.payload.filesystems import STEADY, build, debugfs, grow, reader
 
 # name → block size, options of mke2fs, size of the image

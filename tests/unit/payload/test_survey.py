@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from sealift.core.errors import LengthError, LimitError
-from sealift.payload import superblocks
-from sealift.payload.density import entropy, is_dense, measure, streams
-from sealift.payload.owners import Owners, Place
-from sealift.payload.superblocks import Partition, partitions
-from sealift.payload.survey import Survey, survey
+from sealift.payload.look import superblocks
+from sealift.payload.look.density import entropy, is_dense, measure, streams
+from sealift.payload.look.owners import Owners, Place
+from sealift.payload.look.superblocks import Partition, partitions
+from sealift.payload.look.survey import Survey, survey
 from tests.unit.payload.filesystems import (
     STEADY,
     build,

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sealift.payload import builds, compressed
-from sealift.payload.findings import (
+from sealift.payload.look import builds, compressed
+from sealift.payload.look.findings import (
     LISTED,
     NOTABLE,
     Case,

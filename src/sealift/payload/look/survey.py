@@ -15,17 +15,17 @@ from sealift.core.container import IMAGE_MAX
 from sealift.core.errors import FormatError, LengthError, LimitError
 from sealift.core.payload import all_zero
 from sealift.core.types import SEGMENT_SIZE
-from sealift.payload import density, superblocks
-from sealift.payload.ext4 import SUPERBLOCK_AT, Ext4
-from sealift.payload.owners import Owners, Place
-from sealift.payload.superblocks import VERITY_SIZE, Packed, Partition, Verity
+from sealift.payload.look import density, superblocks
+from sealift.payload.look.ext4 import SUPERBLOCK_AT, Ext4
+from sealift.payload.look.owners import Owners, Place
+from sealift.payload.look.superblocks import VERITY_SIZE, Packed, Partition, Verity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sealift.core.container import ReadAt
-    from sealift.payload.density import Density, Stream
-    from sealift.payload.ext4 import File, Superblock
+    from sealift.payload.look.density import Density, Stream
+    from sealift.payload.look.ext4 import File, Superblock
 
     Progress = Callable[[str, int, int], None]
 

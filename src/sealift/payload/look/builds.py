@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
-from sealift.payload.findings import (
+from sealift.payload.look.findings import (
     LISTED,
     MOSTLY,
     Case,

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from sealift.core.container import Op
 from sealift.core.delta import Extent, read_control
 from sealift.core.streams import unpack
-from sealift.payload.anatomy import read_sizes
+from sealift.payload.look.anatomy import read_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sealift.core.container import Segment
-    from sealift.payload.owners import Owners
+    from sealift.payload.look.owners import Owners
     from sealift.payload.rebuild import Source
 
 

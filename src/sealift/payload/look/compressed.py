@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from sealift.payload.findings import (
+from sealift.payload.look.findings import (
     LISTED,
     MOSTLY,
     NOTABLE,
@@ -26,8 +26,8 @@ from sealift.payload.findings import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sealift.payload.density import Stream
-    from sealift.payload.survey import Survey, Volume
+    from sealift.payload.look.density import Stream
+    from sealift.payload.look.survey import Survey, Volume
 
 
 def _compressed_filesystem(case: Case) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator
 
-    from sealift.payload.survey import Survey, Tree, Volume
+    from sealift.payload.look.survey import Survey, Tree, Volume
 
 LISTED: Final = 8
 """Files or regions named in one finding."""

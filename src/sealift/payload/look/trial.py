@@ -6,15 +6,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from sealift.payload.carriers import carriers
-from sealift.payload.findings import Trial
 from sealift.payload.images import opened
+from sealift.payload.look.carriers import carriers
+from sealift.payload.look.findings import Trial
 from sealift.payload.making import Limits, Quality, Request, full_length, make_container
 from sealift.payload.rebuild import Source
 
 if TYPE_CHECKING:
+    from sealift.payload.look.owners import Owners
     from sealift.payload.making import Tell
-    from sealift.payload.owners import Owners
 
 
 def try_delta(base: Path, new: Path, owners: Owners, memory: int, tell: Tell) -> Trial:
