@@ -194,6 +194,30 @@ def test_a_copy_from_anywhere_in_a_base_comes_back(base: int, index: int) -> Non
         assert list(head.segments())[-1] == segment
 
 
+def test_numbers_are_read_across_pieces() -> None:
+    """Entries are read 64 KiB at a time; what is cut in two there is read as one."""
+    count, size = 12_000, 1 << 16
+    segments = [
+        Segment(at, at * size, size, bytes(32), Op.COPY, base_offset=(1 << 35) + 7 * at)
+        for at in range(count)
+    ]
+    header = Header(
+        kind=Kind.DELTA,
+        segment_size=size,
+        head_length=144 + sum(32 + len(found.entry()) for found in segments),
+        image_length=count * size,
+        base_length=IMAGE_MAX,
+        frames_length=0,
+        image_sha256=bytes(32),
+        base_sha256=bytes(32),
+        segment_root=bytes(32),
+        count=count,
+    )
+    raw = encode_head(header, segments)
+    assert len(raw) == header.head_length > 144 + 32 * count + (1 << 16)
+    assert list(Head(header, lambda at, n: raw[at : at + n]).segments()) == segments
+
+
 @pytest.mark.parametrize("length", [0, 1, 143])
 def test_a_header_cut_short_is_refused(length: int) -> None:
     """A-18: 143 bytes are no header."""
