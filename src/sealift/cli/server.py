@@ -84,6 +84,7 @@ def init(
     found = {
         "directory": str(layout.root),
         "online_keys": str(layout.public / "online-keys.json"),
+        "content_key": str(layout.content_key),
         "tls_ca": str(layout.certificate("tls-ca")),
         "operator_token": token,
     }
@@ -196,6 +197,7 @@ def status(directory: Directory, as_json: Json = False) -> None:
         "devices": len(devices.all_devices(session)),
         "releases": len(releases.all_releases(session)),
         "audit_leaves": audit.size(session),
+        "content_key_id": opened.content.kid,
     }
     for repository in ("director", "image"):
         root = metadata.newest(session, repository, "root")
