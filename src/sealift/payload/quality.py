@@ -19,7 +19,7 @@ SMALL: Final = 4 << 20
 
 
 class Quality(Enum):
-    """How much time a delta may take: *balanced* half of *best*, *quick* a third."""
+    """Time for a stream: *best* takes three parts, *balanced* two, *quick* one."""
 
     QUICK = "quick"
     BALANCED = "balanced"
@@ -36,7 +36,7 @@ class Quality(Enum):
 
 _SETTINGS: Final[dict[Quality, dict[str, int]]] = {
     Quality.QUICK: {"preset": 9, "nice_len": 48, "depth": 8},
-    Quality.BALANCED: {"preset": 9, "nice_len": 128, "depth": 12},
+    Quality.BALANCED: {"preset": 9, "nice_len": 192, "depth": 24},
     Quality.BEST: {"preset": 9 | lzma.PRESET_EXTREME},
 }
 _WAYS: Final[tuple[dict[str, int], ...]] = (
