@@ -18,7 +18,7 @@ from sealift.core.encryption import plain_length
 from sealift.core.errors import ContainerError, LengthError, LimitError
 from sealift.core.fields import as_object, count, digest, items, member
 from sealift.core.types import Artifact, Container
-from sealift.payload.look.density import BLOCK, is_dense
+from sealift.payload.density import BLOCK, is_dense
 
 if TYPE_CHECKING:
     from sealift.core.container import ReadAt

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sealift.core.errors import LengthError, LimitError
+from sealift.payload.density import entropy, is_dense, measure, streams
 from sealift.payload.look import superblocks
-from sealift.payload.look.density import entropy, is_dense, measure, streams
 from sealift.payload.look.owners import Owners, Place
 from sealift.payload.look.superblocks import Partition, partitions
 from sealift.payload.look.survey import Survey, survey

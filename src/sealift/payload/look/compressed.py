@@ -26,7 +26,7 @@ from sealift.payload.look.findings import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sealift.payload.look.density import Stream
+    from sealift.payload.density import Stream
     from sealift.payload.look.survey import Survey, Volume
 
 

@@ -15,7 +15,8 @@ from sealift.core.container import IMAGE_MAX
 from sealift.core.errors import FormatError, LengthError, LimitError
 from sealift.core.payload import all_zero
 from sealift.core.types import SEGMENT_SIZE
-from sealift.payload.look import density, superblocks
+from sealift.payload import density
+from sealift.payload.look import superblocks
 from sealift.payload.look.ext4 import SUPERBLOCK_AT, Ext4
 from sealift.payload.look.owners import Owners, Place
 from sealift.payload.look.superblocks import VERITY_SIZE, Packed, Partition, Verity
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sealift.core.container import ReadAt
-    from sealift.payload.look.density import Density, Stream
+    from sealift.payload.density import Density, Stream
     from sealift.payload.look.ext4 import File, Superblock
 
     Progress = Callable[[str, int, int], None]
