@@ -12,10 +12,12 @@ import os
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO, Final
+from io import FileIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from sealift.core import encryption
 from sealift.core.encryption import Opener, payload_context
+from sealift.core.errors import DeltaMemoryError
 from sealift.payload.images import ContainerImage, FileImage, SealedView, opened, pieces
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from sealift.core.types import Container
     from sealift.payload.images import Image
     from sealift.payload.job import Source
+
 
 _ZEROS: Final = bytes(1 << 20)
 
@@ -51,22 +54,39 @@ def open_images(
                 sealed = source.content_key is not None
                 if not sealed or image.length <= left:
                     left -= image.length if sealed else 0
-                    image = _unpacked(
-                        image, stack.enter_context(scratch_file(secret=sealed))
-                    )
+                    room = image.length if sealed else None
+                    image = _unpacked(image, stack.enter_context(scratch_file(room)))
             images.append(image)
         yield images, left + memory // 2
 
 
 @contextmanager
-def scratch_file(*, secret: bool) -> Iterator[BinaryIO]:
-    """An empty file without a name: in memory if its bytes are secret, else here."""
-    if not secret:
+def scratch_file(room: int | None) -> Iterator[BinaryIO]:
+    """An empty file without a name, in the current directory.
+
+    For bytes that must not reach a disk: in memory, of at most ``room`` bytes; writing
+    more raises ``DeltaMemoryError``.
+    """
+    if room is None:
         with tempfile.TemporaryFile(dir=".") as file:
             yield file
         return
-    with open(os.memfd_create("sealift", os.MFD_CLOEXEC), "w+b") as file:
+    with _MemoryFile(room) as file:
         yield file
+
+
+class _MemoryFile(FileIO):
+    def __init__(self, room: int) -> None:
+        super().__init__(os.memfd_create("sealift", os.MFD_CLOEXEC), "r+")
+        self._room = room
+
+    def write(self, data: Any, /) -> int:
+        if self.tell() + memoryview(data).nbytes > self._room:
+            raise DeltaMemoryError(
+                "delta: what is plain of a sealed image does not fit into memory",
+                room=self._room,
+            )
+        return super().write(data)
 
 
 @contextmanager

@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 
 NICE: Final = 10
 _FILES: Final = 64
+_SCRATCH_PART: Final = 8
+"""Of the memory, what each of two files may hold of a delta to a sealed image: frames,
+and the container before it is sealed."""
 _LINE_MAX: Final = 1 << 20
 
 
@@ -118,11 +121,12 @@ def _make(request: Request) -> Mapping[str, object]:
     job = Job.from_json(request["job"])
     job.check()
     secret = bool(job.base.content_key or job.new.content_key)
+    room = job.limits.memory // _SCRATCH_PART if secret else None
     with (
         open_images((job.base, job.new), job.limits.memory) as ((base, new), memory),
-        scratch_file(secret=secret) as spool,
+        scratch_file(room) as spool,
         Path(request["out"]).open("xb") as out,
-        scratch_file(secret=secret) as plain,
+        scratch_file(room) as plain,
         ThreadPoolExecutor(THREADS) as pool,
     ):
         report = make_delta(
@@ -130,7 +134,7 @@ def _make(request: Request) -> Mapping[str, object]:
             new,
             out=plain if job.seal else out,
             spool=spool,
-            limits=replace(job.limits, memory=memory),
+            limits=replace(job.limits, memory=memory - 2 * (room or 0)),
             quality=job.quality,
             segment_size=job.segment_size,
             apply=pool.map,

@@ -32,7 +32,7 @@ from sealift.payload.images import FileImage
 from sealift.payload.match import Strategy
 from sealift.payload.process import Job, Limits, SealWith, Source, run, sweep
 from sealift.payload.sealing import seal_container
-from sealift.payload.sources import open_images
+from sealift.payload.sources import open_images, scratch_file
 from tests.unit.payload.images import Bytes, artifact_of, code, edited, noise, rebuilt
 
 MIB = 1 << 20
@@ -154,6 +154,17 @@ def test_sealed_images_leave_nothing(
         targets = {os.readlink(path) for path in descriptors if path.is_symlink()}  # noqa: PTH115 -- of a pipe it is no path
     here = {name for name in targets if name.startswith(str(tmp_path))}
     assert here == {str(source.path) for source in sources}
+
+
+def test_secret_scratch_has_an_end() -> None:
+    """Memory for what must not reach a disk is bounded, and says so."""
+    with scratch_file(10) as file:
+        file.write(b"12345678")
+        file.seek(0)
+        assert file.read() == b"12345678"
+        with pytest.raises(DeltaMemoryError):
+            file.write(b"345")
+        file.write(b"90")
 
 
 def test_plain_delta_of_a_sealed_base_is_refused(tmp_path: Path) -> None:
