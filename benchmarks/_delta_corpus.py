@@ -58,6 +58,7 @@ ROOTFS = (
     "wpasupplicant",
 )
 _KERNEL = re.compile(r"linux-image-6\.1\.0-(\d+)-arm64")
+_DOCUMENTATION = ("doc", "man", "info", "locale", "lintian")
 _LEFT_OUT = ("var/cache", "var/log", "var/lib/apt/lists", "tmp", "boot")
 
 
@@ -192,12 +193,20 @@ class Corpus:
 
     def root_file_system(self, desk: Path) -> None:
         """Debian 12 with an init system and services: as released, and with fixes."""
+        self._root_file_systems(desk, _LEFT_OUT)
+
+    def lean_file_system(self, desk: Path) -> None:
+        """The same as devices ship it: without documentation and translations."""
+        shares = (f"usr/share/{name}" for name in _DOCUMENTATION)
+        self._root_file_systems(desk, (*_LEFT_OUT, *shares))
+
+    def _root_file_systems(self, desk: Path, left_out: Sequence[str]) -> None:
         programs = ext4.find(self._home("ext4"), self._say)
         for suites, side in (([OLD], "old"), (ALL_OF_OLD, "new")):
             apt = self.apt("amd64", suites)
             tree = desk / "tree"
             plant(self.debs(apt, apt.closure(ROOTFS)), tree)
-            for name in _LEFT_OUT:
+            for name in left_out:
                 shutil.rmtree(tree / name, ignore_errors=True)
                 (tree / name).mkdir(parents=True)
             settle(tree)
@@ -241,6 +250,7 @@ PAIRS: dict[str, Callable[[Corpus, Path], None]] = {
     "u-boot": Corpus.boot_loader,
     "demo": Corpus.demo,
     "kernel": Corpus.kernel,
+    "rootfs-lean": Corpus.lean_file_system,
     "rootfs": Corpus.root_file_system,
 }
 """Every pair, from the smallest to the largest."""

@@ -16,7 +16,7 @@ from sealift.core.errors import DeltaCancelledError
 from sealift.core.packer import ContainerWriter
 from sealift.core.types import SEGMENT_SIZE
 from sealift.payload.engine import hdiffpatch_covers
-from sealift.payload.match import match
+from sealift.payload.match import Strategy, match
 from sealift.payload.quality import Quality
 from sealift.payload.segments import SegmentMaker
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sealift.core.packer import Made, Packed
     from sealift.payload.covers import Engine
     from sealift.payload.images import Image
-    from sealift.payload.match import Strategy, Tick
+    from sealift.payload.match import Tick
 
 __all__ = ["Limits", "Quality", "Report", "make_delta"]
 
@@ -121,7 +121,12 @@ def make_delta(
         base=(base.length, found.base_sha256),
     )
     maker = SegmentMaker(
-        base, new, found.covers, segment_size=segment_size, quality=quality
+        base,
+        new,
+        found.covers,
+        segment_size=segment_size,
+        quality=quality,
+        spare=found.strategy is not Strategy.WHOLE,
     )
     count = segment_count(new.length, segment_size)
     kinds = _write(writer, _made(maker, count, apply), new.length, tick)

@@ -47,13 +47,17 @@ class SegmentMaker:
         covers: Covers,
         segment_size: int,
         quality: Quality,
+        *,
+        spare: bool = False,
     ) -> None:
+        """``spare`` as in :meth:`sealift.payload.quality.Quality.pack`."""
         self._base = Base(base.read_at, base.length)
         self._new = new
         self._covers = covers
         self._segment_size = segment_size
         self._copy_min = _COPY_MIN[new.length > SMALL]
         self._quality = quality
+        self._spare = spare
 
     def make(self, index: int) -> Made:
         """Segment ``index``.
@@ -94,7 +98,7 @@ class SegmentMaker:
             return b""
 
     def _pack(self, plain: bytes) -> bytes:
-        return self._quality.pack(plain, self._new.length)
+        return self._quality.pack(plain, self._new.length, spare=self._spare)
 
 
 @cache

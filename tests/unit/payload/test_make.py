@@ -109,9 +109,11 @@ def test_quality_of_small_images() -> None:
 
 
 def test_quality_of_large_images() -> None:
-    """Above that, each quality is a setting of its own."""
+    """Above that, each quality is a setting of its own; with time left, it is best."""
     plain = code(9, 100_000)
     assert len({quality.pack(plain, SMALL + 1) for quality in Quality}) == len(Quality)
+    spared = Quality.BALANCED.pack(plain, SMALL + 1, spare=True)
+    assert len(spared) <= len(Quality.BEST.pack(plain, SMALL + 1))
 
 
 def test_cancel_ends_it() -> None:
