@@ -8,12 +8,10 @@ from io import BytesIO
 import pytest
 
 from sealift.core.container import Op
-from sealift.core.delta import CONTROL_MAX
-from sealift.core.errors import FormatError, LimitError, PatchError, PayloadError
+from sealift.core.errors import FormatError, PayloadError
 from sealift.core.packer import pack_full
-from sealift.core.varints import varint
 from sealift.payload.facts import FACTS_MAX, Facts, looks_sealed
-from sealift.payload.look.anatomy import CELLS, Anatomy, Map, Tone, dissect, read_sizes
+from sealift.payload.look.anatomy import CELLS, Anatomy, Map, Tone, dissect
 from sealift.payload.look.carriers import carriers
 from sealift.payload.look.owners import Owners, Place
 from sealift.payload.making import Quality, facts_of
@@ -171,30 +169,6 @@ def test_five_hundred_broken_containers_are_errors(made: tuple[bytes, Facts]) ->
 
         with pytest.raises((PayloadError, FormatError)):
             dissect(read_at, facts)
-
-
-@pytest.mark.parametrize(
-    "numbers",
-    [
-        (CONTROL_MAX + 1, 0, 0, 0, 0, 0),
-        (1 << 62, 0, 0, 0, 0, 0),
-        (0, 0, 60, 0, 60, 0),
-    ],
-)
-def test_sizes_beyond_the_limits_are_refused_unread(numbers: tuple[int, ...]) -> None:
-    """Before memory is taken for them."""
-    frame = b"".join(varint(number) for number in numbers)
-    with pytest.raises(LimitError):
-        read_sizes(frame, 100)
-
-
-def test_streams_must_fill_their_frame() -> None:
-    """Not a byte more, not one less."""
-    frame = b"".join(map(varint, (1, 1, 0, 0, 0, 0)))
-    assert read_sizes(frame + b"x", 100) == ([1, 1, 0, 0, 0, 0], 6)
-    for wrong in (frame, frame + b"xy", frame[:3]):
-        with pytest.raises(PatchError):
-            read_sizes(wrong, 100)
 
 
 @pytest.mark.parametrize("length", [1, 512, 513, 1 << 20, (1 << 20) + 1, 1 << 36])

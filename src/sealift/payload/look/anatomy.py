@@ -13,11 +13,9 @@ from heapq import nlargest
 from typing import TYPE_CHECKING, Final
 
 from sealift.core.container import Op, open_head
-from sealift.core.delta import CONTROL_MAX, read_control
-from sealift.core.errors import LimitError, PatchError
+from sealift.core.delta import Streams, read_control, read_streams
 from sealift.core.payload import check_frame
 from sealift.core.streams import unpack
-from sealift.core.varints import read_varint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,19 +117,13 @@ class StreamSizes:
 
     def by_name(self) -> dict[str, tuple[int, int]]:
         """All three."""
-        return {
-            "control": self.control,
-            "difference": self.difference,
-            "literal": self.literal,
-        }
+        return {name: getattr(self, name) for name in Streams._fields}
 
-    def add(self, numbers: list[int]) -> None:
-        """Add one frame: six numbers as they stand at its begin."""
-        pairs = zip(numbers[::2], numbers[1::2], strict=True)
-        for (name, before), (plain, packed) in zip(
-            self.by_name().items(), pairs, strict=True
-        ):
-            setattr(self, name, (before[0] + plain, before[1] + packed))
+    def add(self, streams: Streams) -> None:
+        """Add those of one frame."""
+        for name, stream in streams._asdict().items():
+            plain, packed = getattr(self, name)
+            setattr(self, name, (plain + stream.length, packed + len(stream.packed)))
 
 
 def _shares() -> dict[Op, Share]:
@@ -189,34 +181,13 @@ def _look(found: Anatomy, frame: Frame) -> None:
 
 def _look_closer(found: Anatomy, frame: Frame) -> None:
     segment = frame.segment
-    numbers, at = read_sizes(frame.raw, segment.length)
-    found.streams.add(numbers)
-    control = unpack(frame.raw[at : at + numbers[1]], numbers[0])
+    streams = read_streams(frame.raw, segment.length)
+    found.streams.add(streams)
     offset = segment.offset
+    control = unpack(*streams.control)
     for extent in read_control(control, segment.offset, segment.length):
         share = found.ops[extent.op]
         share.count += 1
         share.plain += extent.length
         found.map.paint(offset, extent.length, _TONES[extent.op])
         offset += extent.length
-
-
-def read_sizes(frame: bytes, length: int) -> tuple[list[int], int]:
-    """The six sizes a DELTA frame begins with, and where its first stream does.
-
-    They are plain and packed length of control, difference and literal; ``length`` is
-    that of the segment.
-
-    Raises:
-        PatchError, LimitError: the streams do not fill the frame, or pass a limit.
-    """
-    numbers, at = [], 0
-    for _ in range(6):
-        value, at = read_varint(frame, at, PatchError)
-        numbers.append(value)
-    control, _, difference, _, literal, _ = numbers
-    if control > CONTROL_MAX or difference + literal > length:
-        raise LimitError("payload: a stream of a frame is larger than its limit")
-    if at + sum(numbers[1::2]) != len(frame):
-        raise PatchError("payload: the streams do not fill their frame")
-    return numbers, at

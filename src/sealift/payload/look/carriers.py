@@ -12,9 +12,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from sealift.core.container import Op
-from sealift.core.delta import Extent, read_control
+from sealift.core.delta import Extent, read_control, read_streams
 from sealift.core.streams import unpack
-from sealift.payload.look.anatomy import read_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,14 +50,12 @@ def _costs(segment: Segment, frame: bytes) -> Iterator[tuple[int, int, float]]:
     if segment.op is Op.REPLACE:
         yield segment.offset, segment.length, len(frame)
         return
-    sizes, at = read_sizes(frame, segment.length)
-    control = unpack(frame[at : at + sizes[1]], sizes[0])
-    at += sizes[1]
-    difference = unpack(frame[at : at + sizes[3]], sizes[2])
-    extents = list(read_control(control, segment.offset, segment.length))
-    weights = list(_weights(extents, difference))
-    per_op = sizes[1] / max(1, len(extents))
-    packed = {Op.DELTA: sizes[3], Op.REPLACE: sizes[5]}
+    control, difference, literal = read_streams(frame, segment.length)
+    ops = read_control(unpack(*control), segment.offset, segment.length)
+    extents = list(ops)
+    weights = list(_weights(extents, unpack(*difference)))
+    per_op = len(control.packed) / max(1, len(extents))
+    packed = {Op.DELTA: len(difference.packed), Op.REPLACE: len(literal.packed)}
     totals = Counter[Op]()
     for extent, weight in zip(extents, weights, strict=True):
         totals[extent.op] += weight
