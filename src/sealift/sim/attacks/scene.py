@@ -172,10 +172,12 @@ class Scene:
             self.faults.append(f"{found} where {wanted} was expected")
 
     def require_unusable(self) -> None:
-        """The slot that does not run may not be started."""
+        """The slot that does not run is as it was, or may not be started."""
         slot = self.device.running.other
         state = open_boot(str(self.device.path("boot"))).state().slots[slot]
-        if state not in {"empty", "writing", "bad"}:
+        older = {self.factory.content, *self.vendor.contents} - {self.next.content}
+        as_it_was = self.device.slot(slot).startswith(tuple(older))
+        if state not in {"empty", "writing", "bad"} and not as_it_was:
             self.faults.append(f"slot {slot} is {state}")
 
     def later(self, **span: float) -> None:
