@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sealift.agent import wiring
 from sealift.agent.boot.file import open_store
@@ -113,8 +113,8 @@ def _tampered_before_reread(scene: Scene) -> str:
     """The last verified segment is hardly written when somebody changes it."""
     slot = other_slot(scene)
 
-    def filled(order: Instruction, way: Transport, work: Workspace) -> Fill:
-        fill = PayloadFill(order, way, work)
+    def filled(order: Instruction, way: Transport, work: Workspace, **how: Any) -> Fill:
+        fill = PayloadFill(order, way, work, **how)
 
         def act(into: SlotDevice, base: SlotDevice | None, /) -> None:
             fill(into, base)
