@@ -70,8 +70,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.sent.append(len(body))  # before the client can have it all
         self.wfile.write(body)
-        self.sent.append(len(body))
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
