@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -186,6 +187,19 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
+def _asked() -> argparse.Namespace:
+    """The command line, if it names what there is."""
+    found = parser()
+    asked = found.parse_args()
+    for name in asked.only:
+        if name not in PAIRS:
+            found.error(f"no pair {name}; there are {', '.join(PAIRS)}")
+    for path in (path for pair in asked.pair for path in pair):
+        if not Path(path).is_file():
+            found.error(f"no such image: {path}")
+    return asked
+
+
 def _words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
@@ -197,9 +211,13 @@ def _cache() -> Path:
 
 def main() -> None:
     """Measure and print."""
-    asked = parser().parse_args()
+    asked = _asked()
     asked.work.mkdir(parents=True, exist_ok=True)
-    result = Benchmark(asked).measure()
+    try:
+        result = Benchmark(asked).measure()
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or b"").decode("utf-8", "replace").strip()
+        sys.exit(f"delta: a step of Sealift failed: {said.rpartition(chr(10))[2]}")
     print(result.as_json() if asked.json else as_tables(result), flush=True)
 
 

@@ -264,6 +264,22 @@ def test_the_command_prints_what_others_read(tmp_path: Path, pair: Pair) -> None
     assert str(tmp_path) not in done.stdout.decode()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--only", "nothing"), b"no pair nothing"),
+        (("--pair", "no-old", "no-new"), b"no such image: no-old"),
+    ],
+)
+def test_a_wrong_command_line_is_told(arguments: tuple[str, ...], said: bytes) -> None:
+    """What does not exist is said before anything is measured, without a traceback."""
+    command = [sys.executable, "-m", "benchmarks.delta", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_tables_name_every_peer() -> None:
     """People see who was measured, who was not, and why."""
     result = Result("delta")
