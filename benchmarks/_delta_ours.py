@@ -22,9 +22,9 @@ from sealift.core.delta import Base
 from sealift.core.packer import Packed, pack_full
 from sealift.core.payload import check_frame, open_frame
 from sealift.core.types import Artifact, Container
+from sealift.payload.delta.make import make_delta
+from sealift.payload.delta.quality import Quality
 from sealift.payload.images import opened
-from sealift.payload.make import make_delta
-from sealift.payload.quality import Quality
 from sealift.payload.sealing import seal_container
 
 KEY = bytes(range(32))

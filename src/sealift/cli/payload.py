@@ -137,9 +137,9 @@ def mcu_patch(
     """
     from sealift.core.types import PatchKind
     from sealift.payload.draft import require_free
-    from sealift.payload.job import Job, Source
+    from sealift.payload.fence.job import Job, Source
+    from sealift.payload.fence.patching import make_patch
     from sealift.payload.mcu import Recipe
-    from sealift.payload.patching import make_patch
 
     if kind not in set(PatchKind):
         raise InvalidConfigError(

@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from sealift.core.packer import pack_full
-from sealift.payload.quality import Quality
+from sealift.payload.delta.quality import Quality
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,12 +14,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from sealift.core.container import Op, open_head
+from sealift.payload.delta.make import DROP_PERCENT
 from sealift.payload.draft import translated
 from sealift.payload.facts import Facts, bare_artifact
+from sealift.payload.fence.process import Job, Limits, Quality, Source, run
 from sealift.payload.full import make_full
 from sealift.payload.images import opened
-from sealift.payload.make import DROP_PERCENT
-from sealift.payload.process import Job, Limits, Quality, Source, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sealift.core.errors import SealiftError
-from sealift.payload.make import Limits, Quality
+from sealift.payload.delta.make import Limits, Quality
 from sealift.server import jobs
 from sealift.server.adapters.files import FileBlobs
 from sealift.server.adapters.maker import ProcessMaker, emptied

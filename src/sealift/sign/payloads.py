@@ -19,7 +19,7 @@ from sealift.core.hpke import new_private
 from sealift.core.packer import pack_full
 from sealift.core.streams import PRESET
 from sealift.core.types import Seal, Wrap
-from sealift.payload.process import Job, SealWith, Source, run
+from sealift.payload.fence.process import Job, SealWith, Source, run
 from sealift.payload.sealing import SUFFIX, seal_container
 from sealift.repo.files import digest_of, translated
 from sealift.sign.release import container_of, read_release

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sealift.core.encryption import SALT
-from sealift.payload.make import make_delta
+from sealift.payload.delta.make import make_delta
 from sealift.payload.sealing import seal_container
 
 if TYPE_CHECKING:

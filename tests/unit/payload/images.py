@@ -13,7 +13,7 @@ from sealift.core.delta import Base
 from sealift.core.packer import Packed
 from sealift.core.payload import check_frame, open_frame
 from sealift.core.types import Artifact
-from sealift.payload.make import Report, make_delta
+from sealift.payload.delta.make import Report, make_delta
 
 
 @dataclass(frozen=True)

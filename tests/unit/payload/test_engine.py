@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sealift.core.errors import EngineError
-from sealift.payload.covers import Cover, Covers, checked, merged
-from sealift.payload.engine import MAGIC, hdiffpatch_covers, read_covers
-from sealift.payload.quality import Quality
+from sealift.payload.delta.covers import Cover, Covers, checked, merged
+from sealift.payload.delta.engine import MAGIC, hdiffpatch_covers, read_covers
+from sealift.payload.delta.quality import Quality
 from tests.unit.payload.images import checked_delta, code, delta, edited, noise
 
 OLD = code(1, 60_000)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sealift.core.container import Op
 from sealift.core.errors import DeltaCancelledError, DeltaMemoryError, LengthError
 from sealift.core.packer import Made
-from sealift.payload.make import OVERHEAD, Limits, Quality, make_delta
-from sealift.payload.quality import SMALL
+from sealift.payload.delta.make import OVERHEAD, Limits, Quality, make_delta
+from sealift.payload.delta.quality import SMALL
 from tests.unit.payload.images import (
     Bytes,
     checked_delta,

@@ -27,11 +27,11 @@ from sealift.core.errors import (
 )
 from sealift.core.packer import pack_full
 from sealift.core.types import Patch, PatchKind
-from sealift.payload.job import Job, Source
-from sealift.payload.make import Limits
+from sealift.payload.delta.make import Limits
+from sealift.payload.fence.job import Job, Source
+from sealift.payload.fence.patching import make_patch
+from sealift.payload.fence.process import run
 from sealift.payload.mcu import WORTH, Recipe, check, choose, make, patch_name, worth
-from sealift.payload.patching import make_patch
-from sealift.payload.process import run
 from tests.mcu_gateway import NEW, OLD, artifact, code
 
 pytest.importorskip("detools", reason="needs the extra mcu")

@@ -28,11 +28,11 @@ from sealift.core.errors import (
     RefusedError,
 )
 from sealift.core.packer import pack_full
+from sealift.payload.delta.match import Strategy
+from sealift.payload.fence.process import Job, Limits, SealWith, Source, run, sweep
+from sealift.payload.fence.sources import open_images, scratch_file
 from sealift.payload.images import FileImage
-from sealift.payload.match import Strategy
-from sealift.payload.process import Job, Limits, SealWith, Source, run, sweep
 from sealift.payload.sealing import seal_container
-from sealift.payload.sources import open_images, scratch_file
 from tests.unit.payload.images import Bytes, artifact_of, code, edited, noise, rebuilt
 
 MIB = 1 << 20
@@ -331,7 +331,7 @@ def test_dies_with_its_parent(tmp_path: Path) -> None:
     """A server that is killed leaves no process, and what it leaves can be swept."""
     slow(tmp_path)
     program = (
-        "import sys; from pathlib import Path; from sealift.payload.process import *;"
+        "import sys; from pathlib import Path; from sealift.payload.fence.process import *;"
         "here = Path(sys.argv[1]);"
         "run(Job(Source(here / 'old'), Source(here / 'new')), here / 'x',"
         " progress=lambda step, *_: print(step, flush=True))"

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 import pytest
 
-from sealift.payload import match as matching
-from sealift.payload import windows as cutting
-from sealift.payload.blocks import BLOCK, block_size, find_shared
-from sealift.payload.covers import Cover
-from sealift.payload.engine import hdiffpatch_covers
-from sealift.payload.extents import Extents, placed
-from sealift.payload.make import OVERHEAD, Limits
-from sealift.payload.match import Strategy
+from sealift.payload.delta import match as matching
+from sealift.payload.delta import windows as cutting
+from sealift.payload.delta.blocks import BLOCK, block_size, find_shared
+from sealift.payload.delta.covers import Cover
+from sealift.payload.delta.engine import hdiffpatch_covers
+from sealift.payload.delta.extents import Extents, placed
+from sealift.payload.delta.make import OVERHEAD, Limits
+from sealift.payload.delta.match import Strategy
 from tests.unit.payload.images import Bytes, checked_delta, code, edited, noise
 
 MIB = 1 << 20

@@ -14,7 +14,7 @@ import pytest
 from sealift.core.errors import ForbiddenError, InvalidConfigError, NotFoundError
 from sealift.core.packer import pack_full
 from sealift.core.types import Patch, PatchKind
-from sealift.payload.make import Limits, Quality
+from sealift.payload.delta.make import Limits, Quality
 from sealift.payload.mcu import Recipe, check
 from sealift.server.adapters.maker import ProcessMaker
 from sealift.server.config import load

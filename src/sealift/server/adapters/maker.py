@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealift.core.errors import SealiftError
-from sealift.payload.job import Job, SealWith, Source
-from sealift.payload.make import Limits, Quality
+from sealift.payload.delta.make import Limits, Quality
+from sealift.payload.fence.job import Job, SealWith, Source
+from sealift.payload.fence.patching import make_patch
+from sealift.payload.fence.process import run
 from sealift.payload.mcu import patch_name, worth
-from sealift.payload.patching import make_patch
-from sealift.payload.process import run
 from sealift.server.ports import Made
 
 if TYPE_CHECKING:

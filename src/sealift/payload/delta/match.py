@@ -18,16 +18,16 @@ from hashlib import sha256
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
-from sealift.payload.blocks import block_size, find_shared
-from sealift.payload.covers import Covers, checked, merged
-from sealift.payload.extents import placed
+from sealift.payload.delta.blocks import block_size, find_shared
+from sealift.payload.delta.covers import Covers, checked, merged
+from sealift.payload.delta.extents import placed
+from sealift.payload.delta.windows import engine_memory, width_for, windows
 from sealift.payload.images import pieces
-from sealift.payload.windows import engine_memory, width_for, windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sealift.payload.covers import Engine
+    from sealift.payload.delta.covers import Engine
     from sealift.payload.images import Image
 
     Tick = Callable[[str, int, int], None]
@@ -60,7 +60,7 @@ def match(base: Image, new: Image, engine: Engine, memory: int, tick: Tick) -> M
 
     Raises:
         DeltaMemoryError: too little for any strategy; nothing was read.
-        EngineError: as :func:`sealift.payload.covers.checked`.
+        EngineError: as :func:`sealift.payload.delta.covers.checked`.
         LengthError: an image holds fewer bytes than it said.
     """
     width_for(memory)

@@ -20,15 +20,15 @@ from sealift.core.delta import OPS_MAX, Base, Extent, encode_delta
 from sealift.core.errors import LimitError
 from sealift.core.packer import Made
 from sealift.core.payload import all_zero
+from sealift.payload.delta.quality import SMALL
 from sealift.payload.images import exactly
-from sealift.payload.quality import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sealift.payload.covers import Cover, Covers
+    from sealift.payload.delta.covers import Cover, Covers
+    from sealift.payload.delta.quality import Quality
     from sealift.payload.images import Image
-    from sealift.payload.quality import Quality
 
 _COPY_MIN: Final = 256, 1024
 """Bytes of the shortest COPY within a frame, in images up to 4 MiB and above."""
@@ -50,7 +50,7 @@ class SegmentMaker:
         *,
         spare: bool = False,
     ) -> None:
-        """``spare`` as in :meth:`sealift.payload.quality.Quality.pack`."""
+        """``spare`` as in :meth:`sealift.payload.delta.quality.Quality.pack`."""
         self._base = Base(base.read_at, base.length)
         self._new = new
         self._covers = covers

@@ -18,8 +18,8 @@ from hashlib import sha256
 from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
-from sealift.payload.covers import Covers
-from sealift.payload.extents import Extents
+from sealift.payload.delta.covers import Covers
+from sealift.payload.delta.extents import Extents
 from sealift.payload.images import PIECE, pieces
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sealift.core.errors import EngineError, MissingToolError
-from sealift.payload.covers import Cover
+from sealift.payload.delta.covers import Cover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

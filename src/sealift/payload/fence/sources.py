@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sealift.core.types import Container
+    from sealift.payload.fence.job import Source
     from sealift.payload.images import Image
-    from sealift.payload.job import Source
 
 
 _ZEROS: Final = bytes(1 << 20)

@@ -15,18 +15,18 @@ from sealift.core.container import Op, segment_count
 from sealift.core.errors import DeltaCancelledError
 from sealift.core.packer import ContainerWriter
 from sealift.core.types import SEGMENT_SIZE
-from sealift.payload.engine import hdiffpatch_covers
-from sealift.payload.match import Strategy, match
-from sealift.payload.quality import Quality
-from sealift.payload.segments import SegmentMaker
+from sealift.payload.delta.engine import hdiffpatch_covers
+from sealift.payload.delta.match import Strategy, match
+from sealift.payload.delta.quality import Quality
+from sealift.payload.delta.segments import SegmentMaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from sealift.core.packer import Made, Packed
-    from sealift.payload.covers import Engine
+    from sealift.payload.delta.covers import Engine
+    from sealift.payload.delta.match import Tick
     from sealift.payload.images import Image
-    from sealift.payload.match import Tick
 
 __all__ = ["Limits", "Quality", "Report", "make_delta"]
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from sealift.core.errors import DeltaMemoryError
-from sealift.payload.extents import Extents
+from sealift.payload.delta.extents import Extents
 from sealift.payload.images import PIECE, exactly
 
 if TYPE_CHECKING:

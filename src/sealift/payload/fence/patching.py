@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from sealift.core.errors import RefusedError
 from sealift.core.types import Patch
-from sealift.payload.job import Job
-from sealift.payload.process import Child
+from sealift.payload.fence.job import Job
+from sealift.payload.fence.process import Child
 
 if TYPE_CHECKING:
     from collections.abc import Callable

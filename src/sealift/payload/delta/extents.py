@@ -7,7 +7,7 @@ from bisect import bisect_right
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from sealift.payload.covers import Cover
+from sealift.payload.delta.covers import Cover
 from sealift.payload.images import PIECE, exactly
 
 if TYPE_CHECKING:

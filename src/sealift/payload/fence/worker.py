@@ -38,17 +38,17 @@ from sealift.core.mcu import PATCH_MAX
 from sealift.core.payload import check_frame, open_frame
 from sealift.core.types import Artifact, Container, Patch
 from sealift.payload import mcu
+from sealift.payload.delta.make import make_delta
+from sealift.payload.fence.job import THREADS, Job, SealWith, Source, report_to_json
+from sealift.payload.fence.sources import open_images, plain_view, scratch_file
 from sealift.payload.images import exactly, opened
-from sealift.payload.job import THREADS, Job, SealWith, Source, report_to_json
-from sealift.payload.make import make_delta
 from sealift.payload.sealing import seal_container
-from sealift.payload.sources import open_images, plain_view, scratch_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sealift.payload.delta.make import Report
     from sealift.payload.images import Image
-    from sealift.payload.make import Report
 
     Request = Mapping[str, Any]
 

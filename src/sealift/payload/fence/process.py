@@ -34,14 +34,14 @@ from sealift.core.errors import (
     SealiftError,
 )
 from sealift.core.types import Artifact
-from sealift.payload.job import THREADS, Job, SealWith, Source, report_from_json
-from sealift.payload.make import OVERHEAD, Limits, Quality, Report
+from sealift.payload.delta.make import OVERHEAD, Limits, Quality, Report
+from sealift.payload.fence.job import THREADS, Job, SealWith, Source, report_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import IO
 
-    from sealift.payload.match import Tick
+    from sealift.payload.delta.match import Tick
 
 __all__ = [
     "Child",
@@ -183,7 +183,7 @@ class Child:
         asked = json.dumps({**request, "limits": self._limits}).encode() + b"\n"
         with _pipe() as (reader, told), _pipe() as (life, alive):
             process = subprocess.Popen(
-                [sys.executable, "-IB", "-m", "sealift.payload", command],
+                [sys.executable, "-IB", "-m", "sealift.payload.fence", command],
                 stdin=life,
                 stdout=told,
                 stderr=subprocess.DEVNULL,

@@ -14,8 +14,8 @@ from sealift.core.container import Op
 from sealift.core.errors import RefusedError
 from sealift.core.packer import Packed
 from sealift.core.types import SEGMENT_SIZE, Artifact, Container
-from sealift.payload.make import Limits, Quality, Report
-from sealift.payload.match import Strategy
+from sealift.payload.delta.make import Limits, Quality, Report
+from sealift.payload.delta.match import Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
