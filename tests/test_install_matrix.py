@@ -71,12 +71,20 @@ def _closure(extra: str) -> set[str]:
         if name == "sealift":
             texts = [t for e in extras for t in PROJECT["optional-dependencies"][e]]
         else:
-            texts = metadata.requires(name) or []
+            texts = _requires(name)
         for requirement in map(Requirement, texts):
             marker = requirement.marker
             if not marker or any(marker.evaluate({"extra": e}) for e in extras | {""}):
                 waiting.append(requirement)
     return {name for name, _ in seen} - {"sealift"}
+
+
+def _requires(name: str) -> list[str]:
+    """Nothing for what is not installed: `mcu` may need a compiler that is not here."""
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return []
 
 
 def _hidden(extra: str) -> set[str]:
@@ -109,10 +117,15 @@ NEEDS = [
     # extra, packages of ours that must import with it, distributions that must not
     ("", ["core", "agent"], ["typer", "httpx2", "tuf", "starlette", "msgspec"]),
     ("client", ["client"], ["tuf", "securesystemslib", "starlette", "msgspec"]),
-    ("sign", ["repo", "sign"], ["httpx2", "starlette", "uvicorn", "msgspec"]),
+    (
+        "sign",
+        ["payload", "repo", "sign"],
+        ["detools", "httpx2", "starlette", "uvicorn", "msgspec"],
+    ),
     ("cli", ["client", "sign"], ["starlette", "uvicorn", "msgspec"]),
-    ("server", ["repo", "server"], ["httpx2"]),
+    ("server", ["payload", "repo", "server"], ["detools", "httpx2"]),
     ("pkcs11", ["agent"], ["typer", "tuf", "starlette"]),
+    ("mcu", ["core"], ["hdiffpatch", "typer", "tuf", "starlette"]),
     ("sim", ["agent", "client", "repo", "server", "sign", "sim"], ["pkcs11"]),
 ]
 
