@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sealift.client.answers import Delta, Installation
-from sealift.client.api import Operator, Profile, connect
+from sealift.client.api import Operator
 from sealift.sim.processes import Processes, wait_for
 from sealift.sim.station import DEVICE, Station
 
@@ -27,16 +27,6 @@ def station(tmp_path: Path) -> Iterator[Station]:
         found = Station(run, tmp_path, 4 * MIB)
         found.set_up(deltas=True)
         yield found
-
-
-@pytest.fixture
-def operator(station: Station) -> Iterator[Operator]:
-    server = station.server
-    token = server.token.read_text().strip()
-    url = f"https://localhost:{server.operator_port}"
-    ca = server.directory / "public/tls-ca.pem"
-    with connect(Profile(url, ca, token)) as session:
-        yield Operator(session)
 
 
 def images(place: Path) -> tuple[Path, Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sealift.client.answers import Installation
-from sealift.client.api import Operator, Profile, connect
+from sealift.client.api import Operator
 from sealift.sign.release import read_release
 from sealift.sim.processes import Processes, wait_for
 from sealift.sim.station import DEVICE, Station
@@ -27,15 +27,6 @@ def station(tmp_path: Path) -> Iterator[Station]:
         found = Station(run, tmp_path, 4 * MIB)
         found.set_up()
         yield found
-
-
-@pytest.fixture
-def operator(station: Station) -> Iterator[Operator]:
-    server = station.server
-    url = f"https://localhost:{server.operator_port}"
-    ca = server.directory / "public/tls-ca.pem"
-    with connect(Profile(url, ca, server.token.read_text().strip())) as session:
-        yield Operator(session)
 
 
 def image(place: Path, name: str, content: bytes) -> Path:

@@ -15,7 +15,7 @@ from sealift.core.packer import ContainerWriter, Made, pack_full
 from sealift.core.streams import pack
 from sealift.core.types import Artifact, Container, Instruction, Seal, Wrap
 from tests.containers import SEGMENT, describe, text
-from tests.unit.agent.memory import MemoryTransport
+from tests.unit.agent.memory import MemorySlot, MemoryTransport
 
 KEY = bytes(range(32))
 SEAL = Seal(Wrap("x25519", "0123456789abcdef", b"wrapped"))
@@ -201,3 +201,8 @@ class Shelf(MemoryTransport):
         for piece in pieces:
             self.by_kind[kind] = self.by_kind.get(kind, 0) + len(piece)
             yield piece
+
+
+def empty() -> MemorySlot:
+    """A slot with room to spare and nothing of either image in it."""
+    return MemorySlot(b"\xee" * (len(NEW) + 1000))

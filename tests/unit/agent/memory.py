@@ -119,3 +119,17 @@ class CutSlot(MemorySlot):
         self.doors.step()
         super().flush()
         self.doors.step()
+
+
+def one_byte_wrong(place: int, times: int) -> Callable[[int, bytes], bytes]:
+    """How a server's bytes are changed: one of a file, so many times."""
+    left = [times]
+
+    def tamper(at: int, piece: bytes) -> bytes:
+        if at <= place < at + len(piece) and left[0]:
+            left[0] -= 1
+            inside = place - at
+            return piece[:inside] + bytes([piece[inside] ^ 1]) + piece[inside + 1 :]
+        return piece
+
+    return tamper

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +31,7 @@ from tests.unit.agent.memory import (
     Doors,
     MemorySlot,
     MemoryTransport,
+    one_byte_wrong,
     only_verified,
 )
 from tests.vectors.payload.generate import stored
@@ -267,20 +268,6 @@ def test_without_progress_a_broken_connection_is_an_error(tmp_path: Path) -> Non
 
 
 # ── lies ─────────────────────────────────────────────────────────────────────────────
-def poison(place: int, times: int) -> Callable[[int, bytes], bytes]:
-    """One byte of the container is wrong, so many times."""
-    left = [times]
-
-    def tamper(at: int, piece: bytes) -> bytes:
-        if at <= place < at + len(piece) and left[0]:
-            left[0] -= 1
-            inside = place - at
-            return piece[:inside] + bytes([piece[inside] ^ 1]) + piece[inside + 1 :]
-        return piece
-
-    return tamper
-
-
 PLACES = [0, 20, 150, CASE.container.head_length - 1, CASE.container.head_length,
           CASE.container.head_length + 70_000, CASE.container.length - 1]  # fmt: skip
 
@@ -288,7 +275,7 @@ PLACES = [0, 20, 150, CASE.container.head_length - 1, CASE.container.head_length
 @pytest.mark.parametrize("place", PLACES)
 def test_a19_a_wrong_byte_once_is_fetched_again(tmp_path: Path, place: int) -> None:
     """The network may have done it: once more, and all is well."""
-    slot, way = empty(), MemoryTransport(CASE.raw, tamper=poison(place, 1))
+    slot, way = empty(), MemoryTransport(CASE.raw, tamper=one_byte_wrong(place, 1))
     fill(slot, way, tmp_path)
     assert slot.durable.startswith(IMAGE)
 
@@ -296,7 +283,7 @@ def test_a19_a_wrong_byte_once_is_fetched_again(tmp_path: Path, place: int) -> N
 @pytest.mark.parametrize("place", PLACES)
 def test_a19_a_wrong_byte_twice_is_a_liar(tmp_path: Path, place: int) -> None:
     """The second time it stops, and the slot holds verified or untouched segments only."""
-    slot, way = empty(), MemoryTransport(CASE.raw, tamper=poison(place, 2))
+    slot, way = empty(), MemoryTransport(CASE.raw, tamper=one_byte_wrong(place, 2))
     with pytest.raises(DigestError):
         fill(slot, way, tmp_path)
     only_verified(slot, IMAGE)
@@ -421,7 +408,7 @@ def test_what_is_there_already_costs_no_budget(tmp_path: Path) -> None:
 def test_a_budget_counts_over_restarts_and_retries(tmp_path: Path) -> None:
     """Bytes spent before a cut, or on a wrong frame, stay spent."""
     place = CASE.container.length - 1
-    slot, way = empty(), MemoryTransport(CASE.raw, tamper=poison(place, 1))
+    slot, way = empty(), MemoryTransport(CASE.raw, tamper=one_byte_wrong(place, 1))
     with pytest.raises(RefusedError):
         fill(slot, way, tmp_path, bytes_max=CASE.container.length)
     assert way.sent <= CASE.container.length

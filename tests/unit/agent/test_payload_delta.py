@@ -31,6 +31,7 @@ from tests.unit.agent.delta_pair import (
     Pair,
     Shelf,
     edited,
+    empty,
     pair,
     random_bytes,
 )
@@ -56,10 +57,6 @@ class BaseSlot(MemorySlot):
 
     def write(self, offset: int, data: bytes) -> None:
         raise AssertionError("the base is never written")
-
-
-def empty() -> MemorySlot:
-    return MemorySlot(b"\xee" * (len(NEW) + 1000))
 
 
 def install(

@@ -31,12 +31,13 @@ from tests.unit.agent.delta_pair import (
     Boxed,
     Pair,
     Shelf,
+    empty,
     pair,
     random_bytes,
     seal,
     sealed,
 )
-from tests.unit.agent.memory import MemorySlot, only_verified
+from tests.unit.agent.memory import MemorySlot, one_byte_wrong, only_verified
 
 PLAIN = pair()
 PAIR = sealed(PLAIN)
@@ -53,10 +54,6 @@ class Keys:
     def __call__(self, order: Instruction) -> bytes:
         self.asked.append(order)
         return self.key
-
-
-def empty() -> MemorySlot:
-    return MemorySlot(b"\xee" * (len(NEW) + 1000))
 
 
 def install(
@@ -259,20 +256,6 @@ def test_the_content_key_is_overwritten_after_use() -> None:
 
 
 # ── lies ─────────────────────────────────────────────────────────────────────────────
-def wrong(place: int, times: int) -> Callable[[int, bytes], bytes]:
-    """One byte of the file is wrong, so many times."""
-    left = [times]
-
-    def tamper(at: int, piece: bytes) -> bytes:
-        if at <= place < at + len(piece) and left[0]:
-            left[0] -= 1
-            inside = place - at
-            return piece[:inside] + bytes([piece[inside] ^ 1]) + piece[inside + 1 :]
-        return piece
-
-    return tamper
-
-
 PLACES = {
     "salt": 3,
     "commitment": 30,
@@ -286,7 +269,7 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_a_wrong_byte_once_is_fetched_again(tmp_path: Path, place: int) -> None:
     """The network may have done it."""
-    slot, way = empty(), Shelf(pair=PAIR, tamper=wrong(place, 1))
+    slot, way = empty(), Shelf(pair=PAIR, tamper=one_byte_wrong(place, 1))
     install(slot, way, tmp_path, recorded=None)
     assert slot.durable.startswith(NEW)
 
@@ -294,7 +277,7 @@ def test_a_wrong_byte_once_is_fetched_again(tmp_path: Path, place: int) -> None:
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_a_wrong_byte_twice_is_payload_decrypt(tmp_path: Path, place: int) -> None:
     """It stops; the slot holds verified or untouched segments, nothing of a bad chunk."""
-    slot, way = empty(), Shelf(pair=PAIR, tamper=wrong(place, 2))
+    slot, way = empty(), Shelf(pair=PAIR, tamper=one_byte_wrong(place, 2))
     with pytest.raises(DecryptError):
         install(slot, way, tmp_path, recorded=None)
     only_verified(slot, NEW)
