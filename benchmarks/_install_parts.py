@@ -61,7 +61,7 @@ def make_container(work: Path) -> None:
     """
     from sealift.agent.boot.file import Store, open_store
     from sealift.core.packer import pack_full
-    from sealift.core.types import Artifact, Instruction
+    from sealift.core.types import Instruction
 
     image = work / "image"
     with (
@@ -77,16 +77,8 @@ def make_container(work: Path) -> None:
             out=out,
             apply=pool.map,
         )
-    artifact = Artifact(
-        name="bench/rootfs-1.img",
-        length=packed.image_length,
-        sha256=packed.image_sha256,
-        sha512=None,
-        segment_size=packed.segment_size,
-        segment_root=packed.segment_root,
-        hardware_ids=("bench",),
-        release_counter=1,
-        version="1",
+    artifact = packed.artifact(
+        "bench/rootfs-1.img", hardware_ids=("bench",), release_counter=1, version="1"
     )
     container = packed.container("x.full")
     order = Instruction("d", "bench", artifact, container, None, None, 1, bytes(32))

@@ -32,7 +32,7 @@ from sealift.core.errors import ContainerError, LengthError, LimitError
 from sealift.core.merkle import tree_root
 from sealift.core.payload import all_zero
 from sealift.core.streams import PRESET, pack
-from sealift.core.types import SEGMENT_SIZE, Container
+from sealift.core.types import SEGMENT_SIZE, Artifact, Container
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -91,6 +91,27 @@ class Packed:
     head_sha256: bytes
     base_length: int = 0
     base_sha256: bytes | None = None
+
+    def artifact(
+        self,
+        name: str,
+        *,
+        hardware_ids: tuple[str, ...],
+        release_counter: int,
+        version: str,
+    ) -> Artifact:
+        """The image as the vendor describes it, under its target path."""
+        return Artifact(
+            name=name,
+            length=self.image_length,
+            sha256=self.image_sha256,
+            sha512=None,
+            segment_size=self.segment_size,
+            segment_root=self.segment_root,
+            hardware_ids=hardware_ids,
+            release_counter=release_counter,
+            version=version,
+        )
 
     def container(self, name: str) -> Container:
         """The container under the name it will be fetched by."""

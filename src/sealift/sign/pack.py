@@ -213,13 +213,8 @@ def _refuse_unless(word: str, accept: Collection[str], reason: str) -> None:
 
 
 def _artifact(description: Description, packed: Packed) -> Artifact:
-    return Artifact(
-        name=description.path,
-        length=packed.image_length,
-        sha256=packed.image_sha256,
-        sha512=None,
-        segment_size=packed.segment_size,
-        segment_root=packed.segment_root,
+    return packed.artifact(
+        description.path,
         hardware_ids=description.hardware_ids,
         release_counter=description.counter,
         version=description.version,

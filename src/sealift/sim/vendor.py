@@ -176,13 +176,8 @@ def make_release(
     if content is None:
         content = _content(f"{PRODUCT} {version} {counter}")
     packed, container = _packed(content)
-    artifact = Artifact(
-        name=name or f"{PRODUCT}/main-{version}.img",
-        length=len(content),
-        sha256=packed.image_sha256,
-        sha512=None,
-        segment_size=SEGMENT_BYTES,
-        segment_root=packed.segment_root,
+    artifact = packed.artifact(
+        name or f"{PRODUCT}/main-{version}.img",
         hardware_ids=tuple(hardware_ids),
         release_counter=counter,
         version=version,

@@ -62,13 +62,8 @@ def edited(old: bytes, seed: int, edits: int) -> bytes:
 
 def artifact_of(packed: Packed) -> Artifact:
     """What the vendor signed about the new image."""
-    return Artifact(
-        name="board/rootfs-2.img",
-        length=packed.image_length,
-        sha256=packed.image_sha256,
-        sha512=None,
-        segment_size=packed.segment_size,
-        segment_root=packed.segment_root,
+    return packed.artifact(
+        "board/rootfs-2.img",
         hardware_ids=("board-r1",),
         release_counter=1,
         version="2",

@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +32,6 @@ from sealift.core.errors import (
     InvalidConfigError,
     SealiftError,
 )
-from sealift.core.types import Artifact
 from sealift.payload.delta.make import OVERHEAD, Limits, Quality, Report
 from sealift.payload.fence.job import THREADS, Job, SealWith, Source, report_from_json
 
@@ -52,7 +50,6 @@ __all__ = [
     "SealWith",
     "Source",
     "run",
-    "sweep",
 ]
 
 _SCRATCH: Final = ".delta-"
@@ -81,10 +78,11 @@ def run(
     """Make the delta ``out``, checked by the shipped decoder; the facts of that file.
 
     ``out`` appears whole or not at all, and replaces what was there; beside it is, as
-    long as this runs, a directory for scratch, which holds nothing plain of a sealed
-    image. ``progress`` also tells the step "checking". Of a sealed delta, length and
-    digest in the report are those of the ciphertext. ``job.limits`` bounds each of both
-    processes in memory, and both together in time.
+    long as this runs, a directory for scratch (``.delta-…``), which holds nothing plain
+    of a sealed image; it stays if this process is killed. ``progress`` also tells the
+    step "checking". Of a sealed delta, length and digest in the report are those of the
+    ciphertext. ``job.limits`` bounds each of both processes in memory, and both
+    together in time.
 
     Raises:
         DeltaError: no delta came of it, and why.
@@ -112,16 +110,6 @@ def run(
     )
 
 
-def sweep(directory: Path) -> None:
-    """Remove what a process that was killed while it ran :func:`run` left there.
-
-    For its next start, when nothing runs. There is nothing plain of a sealed image in
-    it; a delta that was not checked may be.
-    """
-    for left in directory.glob(_SCRATCH + "*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
 def _check_base(job: Job, made: Report) -> None:
     """A base that came as a container is the image its facts name, or it is refused."""
     signed = job.base.artifact
@@ -132,16 +120,8 @@ def _check_base(job: Job, made: Report) -> None:
 def _verify_request(job: Job, made: Report, delta: Path) -> dict[str, object]:
     """What the fresh process compares with: signed facts, where the job has some."""
     packed = made.packed
-    artifact = job.new.artifact or Artifact(
-        name="image",
-        length=packed.image_length,
-        sha256=packed.image_sha256,
-        sha512=None,
-        segment_size=packed.segment_size,
-        segment_root=packed.segment_root,
-        hardware_ids=("any",),
-        release_counter=0,
-        version="0",
+    artifact = job.new.artifact or packed.artifact(
+        "image", hardware_ids=("any",), release_counter=0, version="0"
     )
     return {
         "base": job.base.to_json(),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from sealift.agent.payload import PayloadFill
 from sealift.core.packer import pack_full
-from sealift.core.types import Artifact
 from sealift.sim import network
 from sealift.sim.attacks.boxes import Box, ordered
 from sealift.sim.attacks.containers import NEXT_COUNTER, Filling, waiting
@@ -183,13 +182,8 @@ def _sparse(length: int) -> Release:
 
     out = io.BytesIO()
     packed = pack_full(read_at, length, spool=io.BytesIO(), out=out)
-    artifact = Artifact(
-        name=f"{PRODUCT}/main-{length}.img",
-        length=length,
-        sha256=packed.image_sha256,
-        sha512=None,
-        segment_size=packed.segment_size,
-        segment_root=packed.segment_root,
+    artifact = packed.artifact(
+        f"{PRODUCT}/main-{length}.img",
         hardware_ids=(HARDWARE,),
         release_counter=NEXT_COUNTER,
         version=str(length),
