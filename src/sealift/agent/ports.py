@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from sealift.core.types import Instruction, Patch, PatchKind
+    from sealift.core.types import Artifact, Instruction, Patch, PatchKind
 
 
 # ── clock ────────────────────────────────────────────────────────────────────────────
@@ -181,6 +181,50 @@ class BootControl(Protocol):
 
     def state(self) -> BootState:
         """What the loader and its store look like."""
+        ...
+
+
+class Loader(BootControl, Protocol):
+    """A boot control that also tells one start of its machine from another."""
+
+    def boot_id(self) -> str:
+        """Another text after every start of the machine."""
+        ...
+
+
+class BootFiles(Protocol):
+    """Where a loader keeps the files it starts, outside the slots: an EFI partition.
+
+    A loader that starts what lies in the slot itself has none. Every verb may be
+    repeated after a cut.
+    """
+
+    def accept(self, image: Artifact) -> None:
+        """Whether a boot file of this image could be placed; nothing is touched.
+
+        Raises:
+            BootError: the image has none, or one of another kind. SpaceError: no room.
+        """
+        ...
+
+    def place(self, slot: Slot, image: Artifact, source: SlotDevice) -> None:
+        """Have the boot file of ``image``, which lies in ``source``, in its place.
+
+        Durable and compared with its signed digest, as it is read back from the medium,
+        before its name appears where the loader looks (device-D6).
+
+        Raises:
+            SlotError: what was read back is not the boot file. SpaceError: no room.
+            BootError: the place cannot be written.
+        """
+        ...
+
+    def check(self, slot: Slot, image: Artifact) -> None:
+        """The boot file of ``slot`` is there and is still that of ``image``.
+
+        Raises:
+            SlotError: it is not. BootError: the place cannot be read.
+        """
         ...
 
 

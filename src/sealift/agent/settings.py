@@ -209,7 +209,7 @@ SETTINGS = (
     Setting("transfer", "sealed_only", flag, False, "false", "whether an order that is not sealed is refused"),
     Setting("transfer", "decoders", count(1, 8), 1, "1", "threads that decode; each one more is faster and takes about 3 MiB"),
     Setting("boot", "kind", choice("file"), "file", '"file"', "the boot loader; `file` is the reference loader store in a directory"),
-    Setting("boot", "store", path, REQUIRED, '"boot"', "directory of the reference loader store"),
+    Setting("boot", "store", path, "/boot/sealift", '"/boot/sealift"', "kind `file`: directory of the reference loader store"),
     Setting("boot", "restart", restart, (), '"exit"', 'program that restarts the machine, or `"exit"`: the agent ends with status 75'),
     Setting("gate", "windows", windows, (), "[]", 'when the device may restart into a new slot: texts `"DAYS HH:MM MINUTESm"`, DAYS is `*` or `mon,tue,…`; an empty list is always'),
     Setting("gate", "zone", zone, "UTC", '"UTC"', "time zone of the windows"),

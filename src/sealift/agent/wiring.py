@@ -8,6 +8,7 @@ loads no more than it needs: ``status`` opens no socket, the polling parent has 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,8 @@ from sealift.core.errors import (
 from sealift.core.types import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from sealift.agent.boot.file import FileBoot
-    from sealift.agent.boot.link import LinkBoot
     from sealift.agent.config import Component as Part
     from sealift.agent.config import Config
     from sealift.agent.gate import Policy
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         Clock,
         Fill,
         Link,
+        Loader,
         Moved,
         Progress,
         Transport,
@@ -86,15 +86,28 @@ def _record(config: Config, name: str, what: str) -> Record:
     return Record(cells, limit=JOURNAL_BYTES, what=what)
 
 
-def boot(config: Config) -> FileBoot | LinkBoot:
-    """The boot loader of the component: of this board, or at the end of a link."""
-    from sealift.agent.boot.file import open_boot
-    from sealift.agent.boot.link import LinkBoot
-    from sealift.agent.clock import SystemClock
+def boot(config: Config) -> Loader:
+    """The boot loader of the component: of this board, or at the end of a link.
 
+    Raises:
+        BootError: the loader's store cannot be used.
+    """
     if config.components[0].link:
+        from sealift.agent.boot.link import LinkBoot
+        from sealift.agent.clock import SystemClock
+
         return LinkBoot(_link(config, SystemClock()))
+    return _LOADERS[config.boot.kind](config)
+
+
+def _file_boot(config: Config) -> Loader:
+    from sealift.agent.boot.file import open_boot
+
     return open_boot(config.boot.store)
+
+
+_LOADERS: dict[str, Callable[[Config], Loader]] = {"file": _file_boot}
+"""Who makes the boot control of a ``[boot] kind``."""
 
 
 def _link(config: Config, clock: Clock) -> Link:

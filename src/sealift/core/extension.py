@@ -1,9 +1,10 @@
 """What Sealift adds to a Targets entry, under ``custom``: read strictly, not judged.
 
-Image entries carry ``must_match``, ``payload`` and ``release``; Director entries
-``must_match`` and ``ecus``. The design is in ``uptane.md`` section 6.1 and
-``payload.md`` section 2. Whether both repositories agree is decided in ``uptane``.
-Other TUF clients ignore all of it, and it is never read from foreign repositories.
+Image entries carry ``must_match``, ``payload`` and ``release``, and ``boot`` if the
+image boots verified; Director entries ``must_match`` and ``ecus``. The design is in
+``uptane.md`` section 6.1 and ``payload.md`` section 2. Whether both repositories agree
+is decided in ``uptane``. Other TUF clients ignore all of it, and it is never read from
+foreign repositories.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from sealift.core import fields
 from sealift.core.encryption import plain_length
 from sealift.core.errors import MalformedError, UnsafeNameError
-from sealift.core.types import Container, Patch, Seal
+from sealift.core.types import Bootable, Container, Patch, Seal
 
 MAX_HARDWARE_IDS = 64
 MAX_ECUS = 256
@@ -111,6 +112,7 @@ class Custom:
     segments: Segments | None
     version: str | None
     ecus: Mapping[str, EcuOrder]
+    bootable: Bootable | None = None
 
     @classmethod
     def from_json(cls, found: Mapping[str, object]) -> Custom:
@@ -137,6 +139,11 @@ class Custom:
                 )
                 for name, order in fields.at_most(ecus, MAX_ECUS, "ecus").items()
             },
+            bootable=(
+                Bootable.from_json(fields.member(found, "boot"))
+                if "boot" in found
+                else None
+            ),
         )
 
 

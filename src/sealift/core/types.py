@@ -45,6 +45,68 @@ class Slot(StrEnum):
         return Slot.B if self is Slot.A else Slot.A
 
 
+class BootKind(StrEnum):
+    """What a loader starts, and how it is told to believe it."""
+
+    UKI = "uki"
+    """A unified kernel image: a signed PE file on an EFI system partition."""
+    FIT = "fit"
+    """A flattened image tree with a signed configuration, for U-Boot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bootable:
+    """How an image boots verified: the file a loader starts, the root that file admits.
+
+    The image is data of ``data_blocks`` blocks of 4096 bytes, behind it the dm-verity
+    superblock and hash tree over them, and at ``offset`` the boot file of ``length``
+    bytes, whose signed command line carries ``root_hash``, ``salt`` and the blocks.
+    """
+
+    kind: BootKind
+    offset: int
+    length: int
+    sha256: bytes
+    root_hash: bytes
+    salt: bytes
+    data_blocks: int
+
+    def to_json(self) -> dict[str, object]:
+        """The facts as JSON values, digests in lower-case hex."""
+        return {
+            "v": 1,
+            "kind": self.kind.value,
+            "offset": self.offset,
+            "length": self.length,
+            "sha256": self.sha256.hex(),
+            "root_hash": self.root_hash.hex(),
+            "salt": self.salt.hex(),
+            "data_blocks": self.data_blocks,
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, object]) -> Bootable:
+        """Read what :meth:`to_json` wrote; whether the bytes agree says nobody yet.
+
+        Raises:
+            FormatError: a member is missing, of a wrong type or out of range, or names
+                a version or kind there is not.
+        """
+        count(found, "v", 1, 1)
+        kind = text(found, "kind", 16)
+        if kind not in set(BootKind):
+            raise MalformedError("a boot file of a kind unknown here")
+        return cls(
+            kind=BootKind(kind),
+            offset=count(found, "offset", 1),
+            length=count(found, "length", 1),
+            sha256=digest(found, "sha256", 32),
+            root_hash=digest(found, "root_hash", 32),
+            salt=digest(found, "salt", 32),
+            data_blocks=count(found, "data_blocks", 1),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """One image as the vendor's offline keys describe it (Image Targets entry).
@@ -53,6 +115,7 @@ class Artifact:
     image, never of the container it travels in. ``segment_root`` is the RFC 9162 tree
     hash over the SHA-256 digests of its segments, ``segment_size`` bytes each.
     ``release_counter`` never goes down on a device once a release with it is confirmed.
+    ``bootable`` is how it boots verified; ``None``: the vendor says nothing of that.
     """
 
     name: str
@@ -64,10 +127,11 @@ class Artifact:
     hardware_ids: tuple[str, ...]
     release_counter: int
     version: str
+    bootable: Bootable | None = None
 
     def to_json(self) -> dict[str, object]:
         """The artifact as JSON values, digests in lower-case hex."""
-        return {
+        found: dict[str, object] = {
             "name": self.name,
             "length": self.length,
             "sha256": self.sha256.hex(),
@@ -78,6 +142,9 @@ class Artifact:
             "release_counter": self.release_counter,
             "version": self.version,
         }
+        if self.bootable is not None:
+            found["boot"] = self.bootable.to_json()
+        return found
 
     @classmethod
     def from_json(cls, found: Mapping[str, object]) -> Artifact:
@@ -86,6 +153,9 @@ class Artifact:
         Raises:
             FormatError: a member is missing, of a wrong type or out of range.
         """
+        bootable = None
+        if found.get("boot") is not None:
+            bootable = Bootable.from_json(member(found, "boot"))
         return cls(
             name=text(found, "name", NAME_LIMIT),
             length=count(found, "length"),
@@ -98,6 +168,7 @@ class Artifact:
             hardware_ids=texts(found, "hardware_ids", HARDWARE_IDS_LIMIT, NAME_LIMIT),
             release_counter=count(found, "release_counter"),
             version=text(found, "version", NAME_LIMIT),
+            bootable=bootable,
         )
 
 

@@ -190,6 +190,7 @@ def _artifact(order: Order, image: Target, must_match: MustMatch) -> Artifact:
         hardware_ids=must_match.hardware_ids,
         release_counter=must_match.release_counter,
         version=version,
+        bootable=image.custom.bootable if image.custom else None,
     )
 
 

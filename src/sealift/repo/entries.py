@@ -116,7 +116,10 @@ def image_entry(found: Listed) -> TargetFile:
     }
     if found.sealed:
         payload["sealed"] = True
-    return _entry(artifact, {"payload": payload, "release": _release(found)})
+    more: dict[str, Any] = {"payload": payload, "release": _release(found)}
+    if artifact.bootable is not None:
+        more["boot"] = artifact.bootable.to_json()
+    return _entry(artifact, more)
 
 
 def listed(path: str, target: TargetFile) -> Listed:
@@ -310,6 +313,7 @@ def _listed(path: str, target: TargetFile) -> Listed:
             "hardware_ids": match["hardware_ids"],
             "release_counter": match["release_counter"],
             "version": release["version"],
+            "boot": custom.get("boot"),
         }
     )
     if type(release["sequence"]) is not int:

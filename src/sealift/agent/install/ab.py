@@ -3,8 +3,10 @@
 The order inside :meth:`AbInstaller.stage` is the promise: refuse what runs (D-08), then
 what does not fit (D-09), then look; before the first byte that has to be written take
 the slot's entry away (B9), then write, then read everything back through the same
-descriptor (W8). Only after that may anybody arm. So an install that is deferred before
-it wrote anything, for lack of budget say, leaves both slots bootable.
+descriptor (W8), and see that root and boot file belong together. Where the loader wants
+its boot file outside the slot, that is placed last. Only after that may anybody arm. So
+an install that is deferred before it wrote anything, for lack of budget say, leaves
+both slots bootable.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from sealift.core.errors import BootError, SlotError, SlotTooSmallError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sealift.agent.ports import BootControl, Fill, SlotDevice, Slots
+    from sealift.agent.ports import BootControl, BootFiles, Fill, SlotDevice, Slots
     from sealift.core.types import Artifact, Instruction, Slot
 
 __all__ = ["PIECE_BYTES", "AbInstaller"]
@@ -32,7 +34,9 @@ class AbInstaller:
     """:class:`~sealift.agent.ports.Installer` over a boot control and two slots.
 
     ``boot_id`` is another text after every start of the machine; ``tries`` is how many
-    starts a trial gets where the loader can count.
+    starts a trial gets where the loader can count. ``files`` is where the loader keeps
+    what it starts, if that is outside the slots. ``belongs`` raises if the boot file
+    and the root in a slot are not those of one release.
     """
 
     features = Feature.RESUME | Feature.DELTA | Feature.ROLLBACK
@@ -44,11 +48,15 @@ class AbInstaller:
         boot_id: Callable[[], str],
         *,
         tries: int = 3,
+        files: BootFiles | None = None,
+        belongs: Callable[[Artifact, SlotDevice], None] = lambda _image, _slot: None,
     ) -> None:
         self._boot = boot
         self._slots = slots
         self._boot_id = boot_id
         self._tries = tries
+        self._files = files
+        self._belongs = belongs
 
     def stage(self, order: Instruction, slot: Slot, fill: Fill) -> None:
         """Have the ordered image in ``slot``, verified and re-read.
@@ -56,9 +64,12 @@ class AbInstaller:
         Raises:
             SlotError: ``slot`` runs now, or reads back differently. SlotTooSmallError:
             as it says; nothing was erased. BootError: this boot is a trial, so the
-            other slot is its way home. PayloadError, TransportError: from ``fill``.
+            other slot is its way home; or the release cannot boot here. PayloadError,
+            TransportError: from ``fill``.
         """
         home = self._refuse_running(slot)
+        if self._files is not None:
+            self._files.accept(order.artifact)
         with self._open(slot, writable=True) as into:
             if into.size < order.artifact.length:
                 raise SlotTooSmallError(
@@ -71,6 +82,9 @@ class AbInstaller:
                 fill(marking, base)
             into.flush()
             self._reread(into, order.artifact)
+            self._belongs(order.artifact, into)
+            if self._files is not None:
+                self._files.place(slot, order.artifact, into)
 
     def arm(self, order: Instruction, slot: Slot) -> Armed | Running:
         """Tell the loader to try ``slot``, after one more look at its bytes (D-01).
@@ -83,6 +97,8 @@ class AbInstaller:
             return Running(slot)
         with self._open(slot, writable=False) as staged:
             self._reread(staged, order.artifact)
+        if self._files is not None:
+            self._files.check(slot, order.artifact)
         self._boot.set_next(slot, self._tries)
         if self._boot.next() is not slot:
             raise BootError(f"the loader would not start slot {slot}")
