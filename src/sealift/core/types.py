@@ -26,6 +26,9 @@ NAME_LIMIT = 1024
 
 HARDWARE_IDS_LIMIT = 256
 
+VERITY_BLOCK = 4096
+"""Bytes of a block of data, and of the hash tree, of a root that is verified."""
+
 SEAL_ALGORITHM = "cobblestone-256"
 """C2SP chunked encryption with AES-256-GCM; another one would be another name."""
 
@@ -58,9 +61,10 @@ class BootKind(StrEnum):
 class Bootable:
     """How an image boots verified: the file a loader starts, the root that file admits.
 
-    The image is data of ``data_blocks`` blocks of 4096 bytes, behind it the dm-verity
-    superblock and hash tree over them, and at ``offset`` the boot file of ``length``
-    bytes, whose signed command line carries ``root_hash``, ``salt`` and the blocks.
+    The image is data of ``data_blocks`` blocks (``VERITY_BLOCK``), behind it the
+    dm-verity superblock and hash tree over them, and at ``offset`` the boot file of
+    ``length`` bytes, whose signed command line carries ``root_hash``, ``salt`` and the
+    number of blocks.
     """
 
     kind: BootKind
@@ -70,6 +74,17 @@ class Bootable:
     root_hash: bytes
     salt: bytes
     data_blocks: int
+
+    def check_within(self, length: int) -> None:
+        """Refuse facts that no image of ``length`` bytes can have.
+
+        Raises:
+            MalformedError: the boot file reaches into the data or out of the image.
+        """
+        if self.offset < (self.data_blocks + 1) * VERITY_BLOCK:
+            raise MalformedError("the boot file begins before the hash tree does")
+        if self.offset + self.length > length:
+            raise MalformedError("the boot file ends behind the image")
 
     def to_json(self) -> dict[str, object]:
         """The facts as JSON values, digests in lower-case hex."""

@@ -179,6 +179,9 @@ def _artifact(order: Order, image: Target, must_match: MustMatch) -> Artifact:
             raise DigestError(f"{path}: hash algorithm {name} is unknown", path=path)
     segments, version = _release(path, image)
     _require_sealed_alike(order, segments)
+    bootable = image.custom.bootable if image.custom else None
+    if bootable is not None:
+        bootable.check_within(image.length)
     sha512 = image.hashes.get("sha512")
     return Artifact(
         name=path,
@@ -190,7 +193,7 @@ def _artifact(order: Order, image: Target, must_match: MustMatch) -> Artifact:
         hardware_ids=must_match.hardware_ids,
         release_counter=must_match.release_counter,
         version=version,
-        bootable=image.custom.bootable if image.custom else None,
+        bootable=bootable,
     )
 
 

@@ -191,6 +191,7 @@ def check(artifact: Artifact) -> None:
 
     Raises:
         UnsafeNameError: its name. LimitError: a number or text out of range.
+        MalformedError: a boot file where there can be none.
     """
     check_name(artifact.name)
     for what, count in {
@@ -201,6 +202,8 @@ def check(artifact: Artifact) -> None:
             raise LimitError(f"{artifact.name}: {what} {count} is out of range")
     check_must_match(artifact.hardware_ids, artifact.release_counter)
     check_text(artifact.version)
+    if artifact.bootable is not None:
+        artifact.bootable.check_within(artifact.length)
 
 
 def check_must_match(hardware_ids: Collection[str], release_counter: int) -> None:

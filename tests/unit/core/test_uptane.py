@@ -11,6 +11,7 @@ from sealift.core.errors import (
     CounterError,
     DelegationError,
     DigestError,
+    FormatError,
     HardwareError,
     LengthError,
     LimitError,
@@ -22,7 +23,15 @@ from sealift.core.errors import (
     UnsafeNameError,
 )
 from sealift.core.trusted import director_rules, image_rules
-from sealift.core.types import Container, Instruction, Patch, PatchKind, Seal, Wrap
+from sealift.core.types import (
+    Bootable,
+    Container,
+    Instruction,
+    Patch,
+    PatchKind,
+    Seal,
+    Wrap,
+)
 from sealift.core.uptane import admit, instruct
 from tests.maker import Body, Client, Repository
 
@@ -265,6 +274,55 @@ def test_a_patch_for_a_microcontroller_comes_with_the_order(world: World) -> Non
     found = Patch(PatchKind.SEQUENTIAL, "p", 9, bytes(32), 8, bytes(32), 8, 7)
     world.order["payload"]["mcu"] = found.to_json()
     assert world.instructions()[0].patch == found
+
+
+BOOT = {
+    "v": 1,
+    "kind": "uki",
+    "offset": 40960,
+    "length": 4096,
+    "sha256": "66" * 32,
+    "root_hash": "77" * 32,
+    "salt": "88" * 32,
+    "data_blocks": 8,
+}
+
+
+def bootable(world: World, **changes: object) -> None:
+    world.vouched["length"] = world.ordered["length"] = 45056
+    world.vouched["custom"]["boot"] = {**BOOT, **changes}
+
+
+def test_how_it_boots_is_the_word_of_the_offline_keys(world: World) -> None:
+    """Image Targets say it, the Director cannot; the journal keeps it."""
+    world.ordered["custom"]["boot"] = {**BOOT, "root_hash": "00" * 32}
+    bootable(world)
+    (instruction,) = world.instructions()
+    assert instruction.artifact.bootable == Bootable.from_json(BOOT)
+    assert Instruction.from_json(instruction.to_json()) == instruction
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"v": 2},
+        {"kind": "elf"},
+        {"offset": 36863},
+        {"offset": 40961},
+        {"length": 4097},
+        {"length": 0},
+        {"root_hash": "77" * 31},
+        {"salt": ""},
+        {"data_blocks": 0},
+        {"data_blocks": 10},
+    ],
+)
+def test_boot_facts_no_image_can_have_are_refused(
+    world: World, changes: dict[str, object]
+) -> None:
+    """A form unknown here, or a boot file outside its place in the image."""
+    bootable(world, **changes)
+    refused(world, FormatError)
 
 
 def test_C7_an_image_sealed_in_both_repositories_is_ordered_sealed(

@@ -24,6 +24,7 @@ from sealift.core.errors import (
 )
 from sealift.core.trust import accept, resume, wanted
 from sealift.core.trusted import Complete, Want, image_rules
+from sealift.core.types import Bootable, BootKind
 from sealift.repo.entries import Listed
 from sealift.repo.image import (
     ImageSigners,
@@ -77,11 +78,13 @@ def test_a_device_accepts_what_was_published() -> None:
 
 
 def test_entries_come_back_as_the_artifacts_they_were() -> None:
-    """Artifact, sequence, SBOM and seal survive the way through metadata."""
+    """Artifact, sequence, SBOM, seal and boot file survive the way through metadata."""
     vendor = Vendor()
-    raw = vendor.targets(FIRST, SECOND, SEALED)
+    third = Listed(artifact("3.0.0", 3, bootable=BOOTABLE), 9)
+    raw = vendor.targets(FIRST, SECOND, SEALED, third)
     found = artifacts(read(raw, Targets).signed)
-    assert found == {entry.artifact.name: entry for entry in (FIRST, SECOND, SEALED)}
+    entries = (FIRST, SECOND, SEALED, third)
+    assert found == {entry.artifact.name: entry for entry in entries}
 
 
 def test_C7_a_published_name_never_stops_being_sealed() -> None:
@@ -207,8 +210,20 @@ def test_expired_targets_are_refused() -> None:
         check_targets(vendor.root, raw, None, now=NOW)
 
 
+BOOTABLE = Bootable(
+    BootKind.FIT, 3 << 19, 1 << 19, bytes(32), bytes(32), bytes(32), 256
+)
+
 # what is wrong → the artifact
 BAD = {
+    "a boot file in the data": (
+        MalformedError,
+        artifact(bootable=replace(BOOTABLE, offset=1 << 20)),
+    ),
+    "a boot file too long": (
+        MalformedError,
+        artifact(bootable=replace(BOOTABLE, length=3 << 19 | 1)),
+    ),
     "a step up": (UnsafeNameError, artifact(name="../rootfs-1.0.0.img")),
     "an absolute path": (UnsafeNameError, artifact(name="/rootfs-1.0.0.img")),
     "an empty part": (UnsafeNameError, artifact(name="board//rootfs-1.0.0.img")),

@@ -17,7 +17,7 @@ from sealift.sim.flash import FlashSlots
 
 if TYPE_CHECKING:
     from sealift.agent.ports import SlotDevice
-    from sealift.core.types import Instruction
+    from sealift.core.types import Artifact, Instruction
 
 IMAGE = NEW[Kind.GOOD]
 
@@ -96,3 +96,98 @@ def test_a_loader_that_would_not_start_it_is_not_believed(device: Device) -> Non
     installer.stage(IMAGE.order(), Slot.B, fill)
     with pytest.raises(BootError):
         installer.arm(IMAGE.order(), Slot.B)
+
+
+class Partition:
+    """A place for boot files that tells what it was asked, and may refuse."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self.asked = asked
+        self.refuses = ""
+
+    def accept(self, _image: Artifact) -> None:
+        self._note("accept")
+
+    def place(self, slot: Slot, image: Artifact, source: SlotDevice) -> None:
+        assert source.read(0, image.length) == IMAGE.content
+        self._note(f"place {slot}")
+
+    def check(self, slot: Slot, _image: Artifact) -> None:
+        self._note(f"check {slot}")
+
+    def _note(self, what: str) -> None:
+        self.asked.append(what)
+        if what == self.refuses:
+            raise BootError(f"no: {what}")
+
+
+class Telling(FileBoot):
+    """A loader that tells of what changes it, in the same list."""
+
+    asked: list[str]
+
+    def mark_writing(self, slot: Slot) -> None:
+        self.asked.append(f"mark {slot}")
+        super().mark_writing(slot)
+
+    def set_next(self, slot: Slot, tries: int) -> None:
+        self.asked.append(f"arm {slot}")
+        super().set_next(slot, tries)
+
+
+@pytest.fixture
+def asked() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def partition(asked: list[str]) -> Partition:
+    return Partition(asked)
+
+
+@pytest.fixture
+def installer(device: Device, partition: Partition) -> AbInstaller:
+    boot = Telling(device.store(), device.started)
+    boot.asked = asked = partition.asked
+    return AbInstaller(
+        boot,
+        FlashSlots(device.flash),
+        device.clock.boot_id,
+        files=partition,
+        belongs=lambda _image, _slot: asked.append("belongs"),
+    )
+
+
+def test_a_boot_file_is_placed_last_and_looked_at_before_arming(
+    installer: AbInstaller, asked: list[str]
+) -> None:
+    """Accepted before anything is written, placed when the slot was read back."""
+    installer.stage(IMAGE.order(), Slot.B, fill)
+    assert asked == ["accept", "mark b", "belongs", "place b"]
+    installer.arm(IMAGE.order(), Slot.B)
+    assert asked[4:] == ["check b", "arm b"]
+
+
+@pytest.mark.parametrize(
+    ("refuses", "before"),
+    [("accept", []), ("place b", ["accept", "mark b", "belongs"])],
+)
+def test_a_boot_file_that_has_no_place_ends_the_stage(
+    installer: AbInstaller, partition: Partition, refuses: str, before: list[str]
+) -> None:
+    """A release without one is refused before the slot's first byte."""
+    partition.refuses = refuses
+    with pytest.raises(BootError):
+        installer.stage(IMAGE.order(), Slot.B, fill)
+    assert partition.asked == [*before, refuses]
+
+
+def test_a_boot_file_that_changed_is_not_armed(
+    installer: AbInstaller, partition: Partition
+) -> None:
+    """The loader is never told of it."""
+    installer.stage(IMAGE.order(), Slot.B, fill)
+    partition.refuses = "check b"
+    with pytest.raises(BootError):
+        installer.arm(IMAGE.order(), Slot.B)
+    assert "arm b" not in partition.asked
