@@ -26,6 +26,8 @@ ARM64 = ("qemu-system-arm", "u-boot-qemu")
 TPM = ("swtpm", "swtpm-tools", "tpm2-tools", "libtss2-tcti-swtpm0")
 TOKENS = ("softhsm2", "opensc")
 GRUB = ("grub-common",)
+KERNEL = ("linux-image-cloud-amd64",)
+"""Only by name, ``root(KERNEL)``: below ``boot`` and ``lib/modules``."""
 ALL = (*SECURE_BOOT, *FIT, *IMAGES, *X86, *ARM64, *TPM, *TOKENS, *GRUB)
 
 _TRIPLE = f"{platform.machine()}-linux-gnu"
