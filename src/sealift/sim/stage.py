@@ -50,11 +50,25 @@ _NO_DELTAS, _DELTAS = "enabled = false", "enabled = true"
 
 
 class Server:
-    """``sealift server`` in a directory of its own, on free loopback ports."""
+    """``sealift server`` in a directory of its own, on free ports.
 
-    def __init__(self, run: Processes, directory: Path, name: str) -> None:
+    ``listens`` is the address it listens on for devices, operators come by loopback;
+    ``more_names`` are further names and addresses that its certificate holds for.
+    """
+
+    def __init__(
+        self,
+        run: Processes,
+        directory: Path,
+        name: str,
+        *,
+        listens: str = "127.0.0.1",
+        more_names: Sequence[str] = (),
+    ) -> None:
         self.directory = directory
         self.device_port, self.operator_port = free_ports(2)
+        self._listens_on = {"device": listens, "operator": "127.0.0.1"}
+        self._more_names = more_names
         self._run = run
         self._name = name
         self._process: subprocess.Popen[bytes] | None = None
@@ -90,7 +104,10 @@ class Server:
 
         It makes ``deltas`` only if told to: they take CPU that others here need.
         """
-        made = self._sealift("init", self.directory, *self._listen, "--json").json()
+        names = ("localhost", "127.0.0.1", *self._more_names)
+        words = [word for name in names for word in ("--host-name", name)]
+        words += [*self._listen, "--json"]
+        made = self._sealift("init", self.directory, *words).json()
         secret_file(self.token, made["operator_token"])
         text = self._settings.read_text("utf-8")
         text = text.replace("poll_seconds = 300", "poll_seconds = 1")
@@ -185,7 +202,10 @@ class Server:
     @property
     def _listen(self) -> tuple[str, ...]:
         ports = {"device": self.device_port, "operator": self.operator_port}
-        pairs = ((f"--{name}-listen", f"127.0.0.1:{at}") for name, at in ports.items())
+        pairs = (
+            (f"--{name}-listen", f"{self._listens_on[name]}:{at}")
+            for name, at in ports.items()
+        )
         return tuple(word for pair in pairs for word in pair)
 
     def _listens(self) -> bool:
@@ -193,9 +213,10 @@ class Server:
             self._process is not None and self._process.poll() is None,
             f"{self._name} ended at once; see {self._run.log(self._name)}",
         )
-        for port in (self.device_port, self.operator_port):
+        ports = {"device": self.device_port, "operator": self.operator_port}
+        for name, port in ports.items():
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)):
+                if probe.connect_ex((self._listens_on[name], port)):
                     return False
         return True
 
