@@ -24,6 +24,7 @@ IMAGES = (
 X86 = ("qemu-system-x86", "qemu-utils", "ovmf")
 ARM64 = ("qemu-system-arm", "u-boot-qemu")
 TPM = ("swtpm", "swtpm-tools", "tpm2-tools", "libtss2-tcti-swtpm0")
+NETWORK = ("iproute2",)
 TOKENS = ("softhsm2", "opensc")
 GRUB = ("grub-common",)
 KERNEL = ("linux-image-cloud-amd64",)

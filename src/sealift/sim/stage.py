@@ -105,9 +105,9 @@ class Server:
         It makes ``deltas`` only if told to: they take CPU that others here need.
         """
         names = ("localhost", "127.0.0.1", *self._more_names)
-        words = [word for name in names for word in ("--host-name", name)]
-        words += [*self._listen, "--json"]
-        made = self._sealift("init", self.directory, *words).json()
+        named = [word for name in names for word in ("--host-name", name)]
+        more = (*named, *self._listen, "--json")
+        made = self._sealift("init", self.directory, *more).json()
         secret_file(self.token, made["operator_token"])
         text = self._settings.read_text("utf-8")
         text = text.replace("poll_seconds = 300", "poll_seconds = 1")
