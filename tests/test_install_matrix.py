@@ -126,6 +126,7 @@ NEEDS = [
     ("server", ["payload", "repo", "server"], ["detools", "httpx2"]),
     ("pkcs11", ["agent"], ["typer", "tuf", "starlette"]),
     ("mcu", ["core"], ["hdiffpatch", "typer", "tuf", "starlette"]),
+    ("secureboot", ["core"], ["typer", "tuf", "starlette"]),
     ("sim", ["agent", "client", "repo", "server", "sign", "sim"], ["pkcs11"]),
 ]
 

@@ -25,7 +25,7 @@ X86 = ("qemu-system-x86", "qemu-utils", "ovmf")
 ARM64 = ("qemu-system-arm", "u-boot-qemu")
 TPM = ("swtpm", "swtpm-tools", "tpm2-tools", "libtss2-tcti-swtpm0")
 NETWORK = ("iproute2",)
-TOKENS = ("softhsm2", "opensc")
+TOKENS = ("softhsm2", "opensc", "libengine-pkcs11-openssl")
 GRUB = ("grub-common",)
 KERNEL = ("linux-image-cloud-amd64",)
 """Only by name, ``root(KERNEL)``: below ``boot`` and ``lib/modules``."""
