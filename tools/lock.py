@@ -65,7 +65,8 @@ def resolve(uv: list[str], desk: Path, arguments: list[str]) -> dict[str, str]:
         "requirements.lock": export(
             uv,
             desk,
-            "--all-extras --no-extra mcu --no-extra secureboot --all-groups --no-group native",
+            "--all-extras --no-extra mcu --no-extra secureboot "
+            "--all-groups --no-group native",
         ),
         "native.lock": export(uv, desk, "--only-group native"),
     }
