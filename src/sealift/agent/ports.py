@@ -136,6 +136,10 @@ class BootState:
     """Per slot: ``empty``, ``writing``, ``trial(n)``, ``good``, ``bad``."""
     counts_attempts: bool
     remarks: Sequence[str] = ()
+    missing: Sequence[str] = ()
+    """What the loader lacks for its duties: ``config-check`` fails with any of it."""
+    version: str = ""
+    """The loader's own word for its version, if it leaves one (device-D12)."""
 
 
 class BootControl(Protocol):
