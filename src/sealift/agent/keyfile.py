@@ -1,4 +1,4 @@
-"""The device's own keys in files: PKCS#8 PEM, mode 0600.
+"""The device's own keys in files: PKCS#8 PEM, mode 0600; one of three back ends.
 
 The report key is Ed25519 or ECDSA P-256 (a ``DeviceKey``, see ``ports``), the
 decryption key X25519 or P-256 (a ``DecryptionKey``). Loading one loads
@@ -7,11 +7,11 @@ decryption key X25519 or P-256 (a ``DecryptionKey``). Loading one loads
 
 from __future__ import annotations
 
-import hashlib
+import re
 from typing import TYPE_CHECKING
 
 from sealift.agent.files import read_guarded
-from sealift.core import canonical
+from sealift.agent.keyobject import key_id, key_object
 from sealift.core.errors import KeyUnreadableError
 from sealift.core.hpke import PrivateKey
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _LIMIT = 16 * 1024  # bytes of a key file
+_STORE_KEY = re.compile(rb"([0-9a-f]{64})\n?")
 
 
 class FileKey:
@@ -40,12 +41,12 @@ class FileKey:
             ),
             path,
         )
-        self._public = _key_object(self._key)
+        self._public = key_object(self._key.public_key())
 
     @property
     def key_id(self) -> str:
         """Lower hex SHA-256 of the canonical public key object."""
-        return hashlib.sha256(canonical.encode(dict(self._public))).hexdigest()
+        return key_id(self._public)
 
     def public(self) -> Mapping[str, object]:
         """The public key as a TUF key object."""
@@ -84,6 +85,25 @@ def decryption_key(path: str) -> PrivateKey:
         ) from error
 
 
+def store_key(path: str) -> bytes:
+    """The key in a file that the state is sealed with: 64 hex digits and a newline.
+
+    Raises:
+        TrustAnchorError: the file is open to others, not ours, or a link (D-10).
+        KeyUnreadableError: missing, or something else is in it.
+    """
+    what = "store key"
+    raw = read_guarded(path, what, limit=128, secret=True, absent=KeyUnreadableError)
+    found = _STORE_KEY.fullmatch(raw)
+    if found is None:
+        raise KeyUnreadableError(
+            f"{what} {path} does not hold 64 hex digits",
+            hint="sealift-agent keys make",
+            path=path,
+        )
+    return bytes.fromhex(found[1].decode())
+
+
 def _loaded(pem: bytes, path: str) -> Ed25519PrivateKey | EllipticCurvePrivateKey:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -106,21 +126,3 @@ def _loaded(pem: bytes, path: str) -> Ed25519PrivateKey | EllipticCurvePrivateKe
     raise KeyUnreadableError(
         f"report key {path} is neither Ed25519 nor P-256", path=path
     )
-
-
-def _key_object(
-    key: Ed25519PrivateKey | EllipticCurvePrivateKey,
-) -> Mapping[str, object]:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    public = key.public_key()
-    if isinstance(key, Ed25519PrivateKey):
-        raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
-        return _tuf_key("ed25519", "ed25519", raw.hex())
-    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    return _tuf_key("ecdsa", "ecdsa-sha2-nistp256", pem.decode())
-
-
-def _tuf_key(keytype: str, scheme: str, public: str) -> Mapping[str, object]:
-    return {"keytype": keytype, "scheme": scheme, "keyval": {"public": public}}

@@ -5,6 +5,9 @@ record. A copy is one line of ASCII, then the payload::
 
     sealift-record 1 SEQUENCE LENGTH SHA256\\n
 
+With a store key the 1 is a 2, and in place of SHA256 stands an HMAC-SHA-256 over the
+same, bound to the record's name; a copy of the other kind counts as damaged.
+
 SEQUENCE has 20 decimal digits, LENGTH (of the payload, in bytes) has 10, SHA256 is
 lower hex over ``"SEQUENCE LENGTH\\n"`` and the payload. The line is 114 bytes; whatever
 follows the payload belongs to an older, longer copy and is ignored.
@@ -16,25 +19,28 @@ costs the change, never the record. What the payload means is the caller's busin
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealift.agent.files import NO_ROOM, check_private, read_all
+from sealift.agent.seal import UNKEYED
 from sealift.core.errors import SealiftError, SpaceError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sealift.agent.ports import Cells
+    from sealift.agent.seal import Seal
 
 __all__ = ["COPIES", "Copy", "FileCells", "LostError", "Record", "pack", "unpack"]
 
 COPIES = 2
 _HEADER_BYTES = 114
-_HEADER = re.compile(rb"sealift-record 1 (([0-9]{20}) ([0-9]{10})) ([0-9a-f]{64})\n")
+_HEADER = re.compile(
+    rb"sealift-record ([12]) (([0-9]{20}) ([0-9]{10})) ([0-9a-f]{64})\n"
+)
 _SEQUENCE_END = 10**20
 
 
@@ -54,26 +60,31 @@ class Copy:
     payload: bytes
 
 
-def pack(copy: Copy) -> bytes:
+def pack(copy: Copy, seal: Seal = UNKEYED) -> bytes:
     """The bytes of one cell."""
     counted = b"%020d %010d" % (copy.sequence, len(copy.payload))
-    return b"sealift-record 1 %s %s\n%s" % (
+    return b"sealift-record %d %s %s\n%s" % (
+        _form(seal),
         counted,
-        _digest(counted, copy.payload),
+        seal.tag(counted + b"\n" + copy.payload),
         copy.payload,
     )
 
 
-def unpack(raw: bytes) -> Copy | None:
+def unpack(raw: bytes, seal: Seal = UNKEYED) -> Copy | None:
     """Read one cell; ``None`` if it is torn, foreign or damaged in any way."""
     header = _HEADER.fullmatch(raw[:_HEADER_BYTES])
-    if header is None:
+    if header is None or int(header[1]) != _form(seal):
         return None
-    counted, sequence, length, digest = header.groups()
+    _, counted, sequence, length, tag = header.groups()
     payload = raw[_HEADER_BYTES : _HEADER_BYTES + int(length)]
-    if len(payload) != int(length) or _digest(counted, payload) != digest:
+    if len(payload) != int(length) or not seal.fits(counted + b"\n" + payload, tag):
         return None
     return Copy(int(sequence), payload)
+
+
+def _form(seal: Seal) -> int:
+    return 2 if seal.key else 1
 
 
 class Record:
@@ -82,7 +93,15 @@ class Record:
     ``limit`` bounds the payload in bytes, written and read.
     """
 
-    def __init__(self, cells: Cells, *, limit: int, what: str = "record") -> None:
+    def __init__(
+        self,
+        cells: Cells,
+        *,
+        limit: int,
+        what: str = "record",
+        seal: Seal = UNKEYED,
+    ) -> None:
+        self._seal = seal.of(f"record {what}")
         self._cells = cells
         self._limit = limit
         self._what = what
@@ -137,7 +156,7 @@ class Record:
                 return
             at, sequence = 1 - newest_at, newest.sequence + 1
         copy = Copy(sequence % _SEQUENCE_END, payload)
-        self._cells.write(at, pack(copy))
+        self._cells.write(at, pack(copy, self._seal))
         self._cells.flush(at)
         self._newest = (at, copy)
 
@@ -155,7 +174,7 @@ class Record:
 
     def _valid(self, found: list[bytes | None]) -> Iterator[tuple[int, Copy]]:
         for at, raw in enumerate(found):
-            copy = unpack(raw) if raw else None
+            copy = unpack(raw, self._seal) if raw else None
             if copy is not None and len(copy.payload) <= self._limit:
                 yield at, copy
 
@@ -216,10 +235,6 @@ class FileCells:
 
 _BOTH = range(COPIES)
 _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-
-
-def _digest(counted: bytes, payload: bytes) -> bytes:
-    return hashlib.sha256(counted + b"\n" + payload).hexdigest().encode()
 
 
 def _sync(path: str, flags: int) -> None:

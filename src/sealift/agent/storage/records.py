@@ -7,10 +7,12 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 from sealift.agent.files import check_private
+from sealift.agent.seal import UNKEYED
 from sealift.agent.storage.codec import (
     INDEX,
     RECORD_LIMIT,
     DamagedError,
+    ForeignError,
     file_name,
     read_index,
     unsealed,
@@ -19,6 +21,8 @@ from sealift.core.errors import StateError, TrustAnchorError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from sealift.agent.seal import Seal
 
 _LOOKS = 5  # a reader beside a busy writer looks again this often
 
@@ -70,22 +74,24 @@ class Calls(Protocol):
 class Records:
     """A reader beside the one writer: each call sees the newest committed state."""
 
-    def __init__(self, directory: int, calls: Calls = os) -> None:
+    def __init__(self, directory: int, calls: Calls = os, seal: Seal = UNKEYED) -> None:
         self._directory = directory
         self._calls = calls
+        self.seal = seal
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a record, ``None`` if there is none.
 
         Raises:
-            DamagedError: it is not what was written. StateError: it cannot be read.
-            TrustAnchorError: wrong owner or mode.
+            DamagedError: it is not what was written. ForeignError: the whole store is
+            of another key. StateError: it cannot be read. TrustAnchorError: wrong owner
+            or mode.
         """
         for _ in range(_LOOKS):
             generation = self._index().get(name)
             if generation is None:
                 return None
-            found = self._file(file_name(name, generation), name)
+            found = self._record(file_name(name, generation), name)
             if found is not None:
                 return found
         raise DamagedError(f"record {name} is lost", record=name)
@@ -95,12 +101,19 @@ class Records:
         return sorted(name for name in self._index() if name.startswith(prefix))
 
     def _index(self) -> Mapping[str, int]:
-        raw = self._file(INDEX, INDEX)
+        raw = self._file(INDEX)
         return {} if raw is None else read_index(raw)[1]
 
-    def _file(self, file: str, name: str) -> bytes | None:
+    def _record(self, file: str, name: str) -> bytes | None:
+        """One whose index is ours: of another making, it was put there."""
+        try:
+            return self._file(file)
+        except ForeignError as error:
+            raise DamagedError(error.message, hint=error.hint, record=name) from error
+
+    def _file(self, file: str) -> bytes | None:
         raw = self._raw(file)
-        return None if raw is None else unsealed(name, raw)
+        return None if raw is None else unsealed(file, raw, self.seal)
 
     def _raw(self, file: str) -> bytes | None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from sealift.agent.seal import UNKEYED
 from sealift.agent.storage.codec import (
     FILE,
     INDEX,
@@ -13,6 +14,7 @@ from sealift.agent.storage.codec import (
     NEW_INDEX,
     RECORD_LIMIT,
     DamagedError,
+    ForeignError,
     file_name,
     index_data,
     read_index,
@@ -25,6 +27,8 @@ from sealift.core.errors import LimitError, StateError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sealift.agent.seal import Seal
+
 
 class Store(Records):
     """The one writer. ``directory`` comes from :func:`claim`.
@@ -32,8 +36,14 @@ class Store(Records):
     ``remarks`` tell what had to be repaired when it was opened.
     """
 
-    def __init__(self, directory: int, calls: Calls = os) -> None:
-        super().__init__(directory, calls)
+    def __init__(self, directory: int, calls: Calls = os, seal: Seal = UNKEYED) -> None:
+        """Open it, and repair what a cut left.
+
+        Raises:
+            ForeignError: it was made with another key, or without the one there is.
+            StateError, TrustAnchorError: it cannot be read.
+        """
+        super().__init__(directory, calls, seal)
         self.remarks: tuple[str, ...] = ()
         self._generation, self._records = self._recover()
         self._sweep()
@@ -78,8 +88,10 @@ class Store(Records):
     ) -> None:
         for name, data in news.items():
             if data is not None:
-                self._put(file_name(name, generation), sealed(name, data))
-        self._put(NEW_INDEX, sealed(INDEX, index_data(generation, records)))
+                file = file_name(name, generation)
+                self._put(file, sealed(file, data, self.seal))
+        index = index_data(generation, records)
+        self._put(NEW_INDEX, sealed(INDEX, index, self.seal))
         # The names of the new files must last before an index can point to them.
         self._calls.fsync(self._directory)
         self._calls.rename(
@@ -117,7 +129,7 @@ class Store(Records):
     # ── recovery ─────────────────────────────────────────────────────────────────
     def _recover(self) -> tuple[int, dict[str, int]]:
         try:
-            raw = self._file(INDEX, INDEX)
+            raw = self._file(INDEX)
             if raw is not None:
                 return read_index(raw)
         except DamagedError:
@@ -136,14 +148,14 @@ class Store(Records):
             if match := FILE.fullmatch(file):
                 name, generation = match[1], int(match[2], 16)
                 highest = max(highest, generation)
-                if generation > newest.get(name, 0) and self._is_whole(file, name):
+                if generation > newest.get(name, 0) and self._is_whole(file):
                     newest[name] = generation
         return highest, newest
 
-    def _is_whole(self, file: str, name: str) -> bool:
+    def _is_whole(self, file: str) -> bool:
         try:
-            return self._file(file, name) is not None
-        except DamagedError:
+            return self._file(file) is not None
+        except (DamagedError, ForeignError):
             return False  # an unreadable file is another matter: nothing is swept then
 
     def _files(self) -> list[str]:

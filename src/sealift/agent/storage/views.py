@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sealift.agent.seal import UNKEYED
 from sealift.agent.storage.codec import DamagedError
 from sealift.agent.storage.records import Records
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sealift.agent.ports import Storage
+    from sealift.agent.seal import Seal
     from sealift.core.errors import StateError
 
 
@@ -20,8 +22,8 @@ class Overlay:
     ``directory`` comes from :func:`look` or :func:`claim`; ``None`` is an empty one.
     """
 
-    def __init__(self, directory: int | None) -> None:
-        self._below = None if directory is None else Records(directory)
+    def __init__(self, directory: int | None, seal: Seal = UNKEYED) -> None:
+        self._below = None if directory is None else Records(directory, seal=seal)
         self._above: dict[str, bytes | None] = {}
 
     def read(self, name: str) -> bytes | None:
