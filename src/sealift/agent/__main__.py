@@ -10,9 +10,11 @@ wanted. How the parts are put together is in ``wiring``, ``service`` and ``assem
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
+from sealift.agent import notify
 from sealift.agent.surroundings import tidy
 from sealift.core.errors import SealiftError
 
@@ -28,8 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. Without ``arguments`` the process is ours."""
     if arguments is None:
         arguments = sys.argv[1:]
-        tidy(list(arguments))
+        started_by = notify.manager(os.environ, os.getpid())
+        tidy(list(arguments), notify.NAMES)
+    else:
+        started_by = None
     found = _parser().parse_args(arguments)
+    found.manager = started_by
     from sealift.agent import show
 
     try:
@@ -54,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 # ── faces ────────────────────────────────────────────────────────────────────────────
-def _run(config: Config, _: argparse.Namespace) -> int:
+def _run(config: Config, options: argparse.Namespace) -> int:
     from sealift.agent.service import serve
 
-    return serve(config)
+    return serve(config, options.manager)
 
 
 def _check(config: Config, options: argparse.Namespace) -> int:
@@ -86,6 +92,19 @@ def _config_check(config: Config, options: argparse.Namespace) -> int:
     return foreground.config_check(config, as_json=options.json)
 
 
+class _Version(argparse.Action):
+    """What reports call this agent; looked up only for who asks."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002 -- argparse's word
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from sealift.agent.wiring import AGENT
+
+        print(AGENT)
+        parser.exit()
+
+
 _Face = tuple[str, "Callable[[Config, argparse.Namespace], int]", str]
 _FACES: tuple[_Face, ...] = (
     ("run", _run, "poll, install and report until stopped"),
@@ -100,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sealift-agent", description="Keeps this device's software up to date."
     )
+    parser.add_argument("--version", action=_Version, help="print name and version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, face, text in _FACES:
         command = commands.add_parser(name, help=text, description=text)

@@ -14,6 +14,8 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from sealift.agent import life
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from subprocess import Popen
@@ -52,12 +54,13 @@ def run(
         OSError, ValueError: it cannot be started.
     """
     until = clock.monotonic() + deadline
-    process = _start(command, environment, given, errors=errors)
-    try:
-        output = _read(process, until, clock)
-        status = _wait(process, until - clock.monotonic())
-    finally:
-        _kill(process)
+    with life.within(deadline):
+        process = _start(command, environment, given, errors=errors)
+        try:
+            output = _read(process, until, clock)
+            status = _wait(process, until - clock.monotonic())
+        finally:
+            _kill(process)
     return Ended(status, output)
 
 

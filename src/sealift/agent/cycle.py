@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sealift.agent import gate, history, log, machine, power
-from sealift.agent.machine import Idle, Rebooting
+from sealift.agent import gate, history, life, log, machine, power
+from sealift.agent.machine import Idle, Rebooting, Reporting, Staged, Staging, Trial
 from sealift.agent.report import Ended, News
 from sealift.agent.shell import Outside, Shell
 from sealift.core.errors import SealiftError
@@ -134,6 +134,8 @@ class Cycle:
             SystemExit: a stop was asked for, or a restart is wanted (75).
             StateError, SpaceError: the store refused a report.
         """
+        for state in self._shell.states.values():
+            self._tell_watchdogs(state)
         try:
             rest = self._shell.once()
             while self._is_busy() and rest <= LINGER_SECONDS:
@@ -212,6 +214,8 @@ class Cycle:
             self._tell(News(error=self.error, remarks=self._remarks))
             if any(isinstance(s, Rebooting) for s in self._shell.states.values()):
                 self._deliver()
+        if self._has.component.on_board:
+            life.restarts()
         self._has.component.restart()
 
     def _ended(self, told: AttemptResult) -> Ended:
@@ -240,7 +244,18 @@ class Cycle:
 
     def _changed(self, ecu_id: str, state: State) -> None:
         log.info("state", component=ecu_id, state=machine.name(state))
+        self._tell_watchdogs(state)
         self._has.check()
+
+    def _tell_watchdogs(self, state: State) -> None:
+        """Whether this start is a trial, and how long it may last."""
+        part = self._has.component
+        if isinstance(state, Trial) and part.on_board:
+            spent = self._has.clock.monotonic() - state.since
+            life.trial(min(max(part.trial_seconds - spent, 0.0), part.trial_seconds))
+        elif isinstance(state, Idle | Staging | Staged | Reporting):
+            life.settled()
+            part.settled()
 
     # ── reports ──────────────────────────────────────────────────────────────────
     def _tell(self, news: News, beside: dict[str, bytes | None] | None = None) -> None:

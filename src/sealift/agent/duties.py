@@ -55,6 +55,8 @@ class Component:
     ``factory`` looks what the confirmed slot holds before the first update; ``None`` is
     "unknown". It is asked once, and again only after an error.
     ``trial_seconds`` is how long a trial may last in one boot until it is healthy.
+    ``on_board`` says that it is this device itself, whose hang a watchdog ends;
+    ``settled`` is called whenever no trial of it is open.
     """
 
     ecu_id: str
@@ -66,6 +68,8 @@ class Component:
     trial_seconds: float = 600.0
     moved: Callable[[Instruction], Moved | None] = lambda _order: None
     clear: Callable[[], None] = lambda: None
+    on_board: bool = True
+    settled: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
-"""The runtime file: what a running agent leaves word of, on a tmpfs, for ``status``.
+"""What a running agent leaves word of, on a tmpfs; nothing is raised.
 
-Nobody decides anything by it, so losing it costs nothing and nothing is raised.
+The runtime file is for ``status``; nobody decides anything by it, so losing it costs
+nothing. The settled file is for the trial's timer: once it is there, this start is no
+trial. Losing that one costs a restart, and home comes up.
 """
 
 from __future__ import annotations
@@ -37,6 +39,19 @@ def note(config: Config, facts: Facts) -> None:
         finally:
             os.close(descriptor)
         os.replace(fresh, config.runtime)
+
+
+def is_settled(config: Config) -> bool:
+    """Whether there is nothing to say, or it was said in this start already."""
+    path = config.watchdog.settled
+    return not path or os.path.lexists(path)
+
+
+def settle(config: Config) -> None:
+    """This start is no trial, or no longer one."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(OSError):
+        os.close(os.open(config.watchdog.settled, flags, 0o644))
 
 
 def read(config: Config) -> dict[str, object] | None:

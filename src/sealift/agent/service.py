@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sealift.agent import child, log, runtime, wiring
+from sealift.agent import child, life, log, runtime, wiring
 from sealift.agent.clock import SystemClock
 from sealift.agent.daemon import Daemon, Pace
 from sealift.agent.signals import Signals
 from sealift.agent.storage import Forgiving, Overlay, claim
 from sealift.agent.trust import Verifier
+from sealift.agent.watchdog import DeviceDog, Dog, Guard, ManagerDog
 
 if TYPE_CHECKING:
     from sealift.agent.child import Ended, Summary
     from sealift.agent.config import Config
+    from sealift.agent.daemon import Facts
+    from sealift.agent.notify import Manager
 
 
-def serve(config: Config) -> int:
+def serve(config: Config, manager: Manager | None = None) -> int:
     """Poll until told to stop; 0, or 75 when a restart is wanted.
+
+    ``manager`` is the service manager that started us. It hears that we are ready as
+    soon as configuration and keys were read and the state is ours.
 
     Raises:
         BusyError: another agent works with this state. SealiftError: configuration,
@@ -31,32 +37,66 @@ def serve(config: Config) -> int:
     kept = Forgiving(Overlay(directory), lambda _: None)  # a child tells of it
     verifier = Verifier(way, kept, clock, wiring.provision(config))
     signals = Signals()
+    guard = Guard(_dogs(config, manager), clock.monotonic)
+    life.listen(guard)
+    tell = manager.tell if manager else _nobody
 
     def work() -> Ended:
+        tell("STATUS=working")
         way.close()  # no child may talk on a connection of its parent
-        ended = child.run(lambda own: _cycle(config, directory, own), signals)
+        ended = child.run(lambda own: _cycle(config, directory, own), signals, guard)
         while ended.summary.get("leaves") and not signals.stopping:
             ended = child.run(
-                lambda own: _cycle(config, directory, own, goes_on=True), signals
+                lambda own: _cycle(config, directory, own, goes_on=True),
+                signals,
+                guard,
             )
         return ended
+
+    def note(facts: Facts) -> None:
+        runtime.note(config, facts)
+        tell(f"STATUS={_status(facts)}")
 
     log.info(
         "start", device=config.device_id, server=config.server.url, pid=os.getpid()
     )
+    tell("READY=1", "STATUS=started")
     try:
-        return Daemon(
+        status = Daemon(
             verifier.poll,
             work,
             clock,
             signals,
             Pace(config.server.poll_seconds, config.server.poll_jitter),
             _chance,
-            lambda facts: runtime.note(config, facts),
+            note,
         ).run()
+        if not status:
+            guard.end()
+        return status
     finally:
+        tell("STOPPING=1")
+        life.listen(None)
         signals.ignore_hints()
         os.close(directory)
+
+
+def _dogs(config: Config, manager: Manager | None) -> list[Dog]:
+    dogs: list[Dog] = []
+    if manager is not None and manager.seconds:
+        dogs.append(ManagerDog(manager.seconds, manager.tell))
+    if config.watchdog.device:
+        dogs.append(DeviceDog(config.watchdog.device, config.watchdog.seconds))
+    return dogs
+
+
+def _nobody(*_: str) -> None:
+    """No service manager: nobody is told."""
+
+
+def _status(facts: Facts) -> str:
+    said = "waiting for the next poll" if facts.next_poll else "started"
+    return said + (f"; last error {facts.last_error}" if facts.last_error else "")
 
 
 def _chance() -> float:

@@ -10,7 +10,10 @@ import contextlib
 import os
 import select
 import signal
+import time
 from typing import TYPE_CHECKING
+
+from sealift.agent import life
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +36,16 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
 
     def wait(self, seconds: float) -> None:
-        """Wait so long, or until a signal comes."""
-        if not self.stopping and not self.hinted:
-            select.select([self.descriptor], [], [], max(0.0, seconds))
+        """Wait so long, or until a signal comes; a process that waits lives."""
+        until = time.monotonic() + seconds
+        while not self.stopping and not self.hinted:
+            again = life.beat()
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            wait = left if again is None else min(left, again)
+            select.select([self.descriptor], [], [], max(0.0, wait))
+            self.drain()
         self.drain()
 
     def drain(self) -> None:

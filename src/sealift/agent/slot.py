@@ -14,6 +14,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from sealift.agent import life
 from sealift.agent.files import NO_ROOM
 from sealift.core.errors import SealiftError, SlotError, SpaceError
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from sealift.core.types import Slot
 
 __all__ = ["OpenFile", "PathSlots", "WorkFiles"]
+
+FLUSH_SECONDS: Final = 900.0
+"""What a slow card may take for everything that is still in memory."""
 
 _PIECE: Final = 64 * 1024
 _ZEROS: Final = bytes(_PIECE)
@@ -64,6 +68,7 @@ class OpenFile:
         with self._translated("read", offset):
             while want:
                 piece = os.pread(self._descriptor(), want, offset)
+                life.beat()
                 if not piece:
                     raise SlotError(f"{self._name} ends before its size", offset=offset)
                 pieces.append(piece)
@@ -94,7 +99,7 @@ class OpenFile:
         Raises:
             SlotError, SpaceError: it may not be; the next write starts anew.
         """
-        with self._translated("flush", 0):
+        with self._translated("flush", 0), life.within(FLUSH_SECONDS):
             os.fdatasync(self._descriptor())
 
     def drop_cache(self) -> None:
@@ -118,6 +123,7 @@ class OpenFile:
         with self._translated("write", offset):
             while view:
                 done = os.pwrite(self._descriptor(), view, offset)
+                life.beat()
                 view = view[done:]
                 offset += done
 

@@ -12,6 +12,10 @@ import io
 import os
 import resource
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 """The whole environment of the agent and of everything it starts."""
@@ -19,12 +23,17 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 _LOADER = ("LD_", "GLIBC_TUNABLES", "MALLOC_")
 
 
-def tidy(arguments: list[str]) -> None:
-    """Make the surroundings ours; may start the program again in its own place."""
+def tidy(arguments: list[str], known: Collection[str] = ()) -> None:
+    """Make the surroundings ours; may start the program again in its own place.
+
+    ``known`` are variables that were looked at already; the program started again gets
+    them, too, to look at them in turn.
+    """
     if any(map(_runs_code, os.environ)):
         again = [sys.executable, "-I", "-m", "sealift.agent", *arguments]
+        kept = {name: os.environ[name] for name in known if name in os.environ}
         with contextlib.suppress(OSError):  # then go on with what can be dropped here
-            os.execve(sys.executable, again, ENVIRONMENT)  # noqa: S606
+            os.execve(sys.executable, again, {**ENVIRONMENT, **kept})  # noqa: S606
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
     os.umask(0o077)

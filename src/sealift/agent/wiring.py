@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sealift.agent import identity, log
+from sealift.agent import identity, life, log, runtime
 from sealift.agent.surroundings import ENVIRONMENT
 from sealift.agent.transport import HttpsTransport, Limits, TlsFiles
 from sealift.agent.trust import Provision
@@ -209,7 +209,24 @@ def component(
         trial_seconds=part.trial_seconds,
         moved=lambda order: _moved(work, order),
         clear=lambda: clear(work),
+        on_board=not part.link,
+        settled=lambda: _settle(config),
     )
+
+
+def _settle(config: Config) -> None:
+    """Leave word that this start is no trial, if the loader says so as well.
+
+    A lost journal knows of no trial; the loader does.
+    """
+    if runtime.is_settled(config) or config.components[0].link:
+        return
+    try:
+        loader = boot(config)
+        if loader.state().slots[loader.current()] == "good":
+            runtime.settle(config)
+    except SealiftError as error:
+        log.failed("settled", error)
 
 
 def _here(config: Config) -> tuple[AbInstaller, Callable[[], None]]:
@@ -367,15 +384,16 @@ def restart(argv: tuple[str, ...]) -> None:
     import subprocess
 
     try:
-        ended = subprocess.run(
-            argv,
-            env=ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=RESTART_SECONDS,
-            check=False,
-        )
+        with life.within(RESTART_SECONDS):
+            ended = subprocess.run(
+                argv,
+                env=ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=RESTART_SECONDS,
+                check=False,
+            )
     except (OSError, subprocess.SubprocessError) as error:
         raise BootError(f"the restart program {argv[0]} failed: {error}") from error
     if ended.returncode:

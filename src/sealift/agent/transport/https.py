@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Final
 
+from sealift.agent import life
 from sealift.agent.ports import Answer
 from sealift.agent.transport.answers import (
     PROBLEM_MAX,
@@ -282,7 +283,8 @@ class HttpsTransport:
         if self._bucket is not None:
             pause = self._bucket.take(count, self._clock.monotonic())
             if pause:
-                self._clock.sleep(pause)
+                with life.within(pause):
+                    self._clock.sleep(pause)
 
     def _remember(self, path: str, head: Head) -> None:
         """Keep the strong entity tag of one file at a time.

@@ -7,6 +7,7 @@ end in :class:`Watched`, where each wait is measured and each byte is counted.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import socket
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, Final
 
+from sealift.agent import life
 from sealift.core.errors import (
     FailedTransferError,
     InvalidConfigError,
@@ -156,6 +158,7 @@ class Watched(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """At least one byte, or 0 at the end."""
         while True:
+            life.beat()
             began = self._clock.monotonic()
             try:
                 count = self._sock.recv_into(buffer)
@@ -184,6 +187,7 @@ class _Socket:
         self._sock.settimeout(_CONNECT)
         for at in range(0, len(data), _SEND):
             self._sock.sendall(data[at : at + _SEND])
+            life.beat()
         self._sock.settimeout(_SLICE)
 
     def close(self) -> None:
@@ -224,19 +228,41 @@ class Connection(HTTPConnection):
 
     def connect(self) -> None:
         """Connect and finish the handshake."""
-        plain = socket.create_connection(self.origin, _CONNECT)
+        plain = _dialled(self.origin)
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            plain.settimeout(_SLICE)
             found = self._tls.wrap_socket(
-                plain, server_hostname=self.origin[0], session=self._session
+                plain,
+                server_hostname=self.origin[0],
+                session=self._session,
+                do_handshake_on_connect=False,
             )
         except BaseException:
             plain.close()
+            raise
+        try:
+            self._shake_hands(found)
+        except BaseException:
+            found.close()
             raise
         self._socket = found
         check_dates(found.getpeercert() or {}, self._floor())
         found.settimeout(_SLICE)
         self.sock = _Socket(found, self._clock, self.watch)
+
+    def _shake_hands(self, sock: ssl.SSLSocket) -> None:
+        """In slices, and in one time for all of it, however the peer drips."""
+        until = self._clock.monotonic() + _CONNECT
+        while True:
+            life.beat()
+            try:
+                sock.do_handshake()
+            except TimeoutError:
+                if self._clock.monotonic() >= until:
+                    raise
+            else:
+                return
 
     def drop(self) -> None:
         """Close the connection for good; again is harmless."""
@@ -259,6 +285,27 @@ class Connection(HTTPConnection):
         except OSError:
             return True
         return True
+
+
+def _dialled(origin: tuple[str, int]) -> socket.socket:
+    """Connected to the first of its addresses that answers."""
+    failed: OSError = FileNotFoundError(errno.ENOENT, "no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        *origin, type=socket.SOCK_STREAM
+    ):
+        life.beat()
+        plain = None
+        try:
+            plain = socket.socket(family, kind, protocol)
+            plain.settimeout(_CONNECT)
+            plain.connect(address)
+        except OSError as error:
+            failed = error
+            if plain is not None:
+                plain.close()
+        else:
+            return plain
+    raise failed
 
 
 def translated(error: Exception) -> SealiftError:
