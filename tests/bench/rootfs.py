@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from sealift.sim import debian, images
 from sealift.sim.ext4 import EPOCH
@@ -67,10 +68,18 @@ def packages(
     return cache.built("packages", cache.digest(*facts), fetch) / "debs"
 
 
-def tree(architecture: str | None = None) -> Path:
-    """The root directory that all releases share: packages, agent, overlay."""
-    debs = sorted(packages(architecture).glob("*.deb"))
+def tree(
+    architecture: str | None = None,
+    names: tuple[str, ...] = PACKAGES,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """The root directory that all releases share: packages, agent, overlay.
+
+    ``more`` are text files of one board, by name; they replace those of the overlay.
+    """
+    debs = sorted(packages(architecture, names).glob("*.deb"))
     facts: list[object] = [_BUILDER, [deb.name for deb in debs], list(_NEVER_RUN)]
+    facts += [dict(more)]
     facts += [_OVERLAY, *(_python_sources(_SOURCE / name) for name in _OURS)]
 
     def build(into: Path) -> None:
@@ -82,6 +91,8 @@ def tree(architecture: str | None = None) -> Path:
         for name in _PLACES:
             (root / name).mkdir(exist_ok=True)
         shutil.copytree(_OVERLAY, root, dirs_exist_ok=True)
+        for name, text in more.items():
+            (root / name).write_text(text, "utf-8")
         _plant_agent(root / "usr/lib/python3/dist-packages/sealift")
         _link_applets(root)
         _compile(root)
