@@ -34,6 +34,14 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Tpm:
+    """How the TPM is reached, where something is kept in it."""
+
+    tool: tuple[str, ...]
+    tcti: str
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """Limits of this device on downloads; a rate or length of 0 stands for none."""
 
@@ -79,13 +87,15 @@ class Component:
 
     ``factory`` is the file that names the image it was made with; empty: none does.
     ``link`` is the program that talks to it, if it is a microcontroller behind this
-    device, else empty.
+    device, else empty. ``counter`` is the hardware counter of its floor, if there is
+    one.
     """
 
     ecu_id: str
     hardware_id: str
     slots: tuple[str, str]
     factory: str
+    counter: str
     tries: int
     trial_seconds: float
     link: tuple[str, ...]
@@ -115,6 +125,8 @@ class Config:
     demo_keys: bool
     state: str
     runtime: str
+    state_key: str
+    tpm: Tpm
     transfer: Transfer
     boot: Boot
     watchdog: Watchdog
@@ -178,6 +190,8 @@ def _build(read: _Reader, found: dict[str, Any]) -> Config:
         demo_keys=trust["demo_keys"],
         state=state["directory"],
         runtime=state["runtime"],
+        state_key=state["key"],
+        tpm=Tpm(**read.section(found, "tpm")),
         transfer=Transfer(**read.section(found, "transfer")),
         boot=Boot(**read.section(found, "boot")),
         watchdog=Watchdog(**read.section(found, "watchdog")),

@@ -58,6 +58,53 @@ def optional_path(value: object) -> str:
     return "" if value == "" else path(value)
 
 
+_TPM = re.compile(r"tpm:0x81[0-9a-fA-F]{6}(?:\?pcr=([0-9,]*))?")
+_COUNTER = re.compile(r"tpm:0x0?1[0-9a-fA-F]{6}")
+
+
+def key(value: object) -> str:
+    """A file name, ``tpm:0x81…`` (a persistent handle), or ``pkcs11:…`` (RFC 7512)."""
+    if isinstance(value, str) and value.startswith("pkcs11:"):
+        return _printable(value)
+    if isinstance(value, str) and value.startswith("tpm:"):
+        found = _TPM.fullmatch(value)
+        if found is None or found[1] is not None:
+            raise ValueError("is not tpm: and a persistent handle, as tpm:0x81010001")
+        return value
+    return path(value)
+
+
+def optional_key(value: object) -> str:
+    """As :func:`key`, or an empty text for none."""
+    return "" if value == "" else key(value)
+
+
+def store_key(value: object) -> str:
+    """As :func:`optional_key`; one in a TPM may be guarded by PCR 7 and no other."""
+    found = _TPM.fullmatch(value) if isinstance(value, str) else None
+    if found is None or found[1] is None:
+        return optional_key(value)
+    if found[1] != "7":
+        raise ValueError(
+            f"seals to PCR {found[1]}: every update changes PCR 4, 9 and 11, and would "
+            "lock the device out; PCR 7 alone stays (device-D31)"
+        )
+    return found[0]
+
+
+def counter(value: object) -> str:
+    """``tpm:0x01…``, the index of a counter in a TPM, or an empty text for none."""
+    if value != "" and not (isinstance(value, str) and _COUNTER.fullmatch(value)):
+        raise ValueError("is not tpm: and the index of a counter, as tpm:0x1500016")
+    return str(value)
+
+
+def _printable(value: str) -> str:
+    if not value.isascii() or not value.isprintable() or len(value) > 1024:
+        raise ValueError("is not a printable address of at most 1024 characters")
+    return value
+
+
 def url(value: object) -> str:
     """An ``https`` address with a host and without query or fragment."""
     found = text(value)
@@ -190,8 +237,8 @@ _TIB = 1 << 40
 # fmt: off
 SETTINGS = (
     Setting("device", "id", text, REQUIRED, '"dev-0001"', "name of this device on its server; the certificate carries the same"),
-    Setting("device", "report_key", path, REQUIRED, '"keys/report.pem"', "private key that signs reports, mode 0600"),
-    Setting("device", "decryption_key", optional_path, "", '""', 'private key that content keys of sealed images are wrapped to, mode 0600; `""`: sealed images cannot be installed'),
+    Setting("device", "report_key", key, REQUIRED, '"keys/report.pem"', "private key that signs reports: a file of mode 0600, `tpm:0x81010001` or `pkcs11:…`"),
+    Setting("device", "decryption_key", optional_key, "", '""', 'private key that content keys of sealed images are wrapped to, a file, `tpm:…` or `pkcs11:…`; `""`: sealed images cannot be installed'),
     Setting("server", "url", url, REQUIRED, '"https://updates.example:8443"', "base address of the device listener"),
     Setting("server", "ca", path, REQUIRED, '"ca.pem"', "the one certificate authority the server must come from"),
     Setting("server", "certificate", path, REQUIRED, '"device.pem"', "client certificate shown to the server"),
@@ -203,6 +250,9 @@ SETTINGS = (
     Setting("trust", "demo_keys", flag, False, "false", "whether keys made for demonstrations may sign; never on a product"),
     Setting("state", "directory", path, REQUIRED, '"/var/lib/sealift"', "what the agent remembers; made with mode 0700 when missing"),
     Setting("state", "runtime", path, "/run/sealift-agent.json", '"/run/sealift-agent.json"', "what `status` shows of a running agent; lost at a restart, so put it on a tmpfs"),
+    Setting("state", "key", store_key, "", '""', 'key the state is sealed with: a file of mode 0600, `tpm:0x81010003`, `tpm:0x81010003?pcr=7` or `pkcs11:…`; `""`: rot is found, forgery is not'),
+    Setting("tpm", "tool", argv, ("/usr/bin/tpm2",), '["/usr/bin/tpm2"]', "the program of tpm2-tools, for what is named `tpm:…`"),
+    Setting("tpm", "tcti", text, "device:/dev/tpmrm0", '"device:/dev/tpmrm0"', "the way to the TPM; the kernel's resource manager"),
     Setting("transfer", "rate_max", count(0, _TIB), 0, "0", "fastest download; 0 is as fast as it goes", "bytes/s"),
     Setting("transfer", "bytes_max", count(0, _TIB), 0, "0", "most bytes one install may transfer; 0 is no limit of the device's own", "bytes"),
     Setting("transfer", "minimum_rate", count(64, 1 << 30), 1024, "1024", "slower than this over 60 s ends a transfer (E4)", "bytes/s"),
@@ -223,6 +273,7 @@ SETTINGS = (
     Setting("component", "hardware_id", text, REQUIRED, '"demo-board-r1"', "hardware it runs on; images for other hardware are refused"),
     Setting("component", "slots", slots, REQUIRED, '{ a = "slot-a.img", b = "slot-b.img" }', "files or block devices of the two slots"),
     Setting("component", "factory", optional_path, "", '""', 'what the factory put into the slot that runs, as `sealift device provision --factory` writes it; `""`: unknown until the first update'),
+    Setting("component", "counter", counter, "", '""', 'hardware counter that keeps the release floor, such as `tpm:0x1500016`; `""`: none'),
     Setting("component", "tries", count(1, 16), 1, "1", "starts the loader grants a new slot"),
     Setting("component", "trial_seconds", number(1, _DAY), 300.0, "300", "time a new slot has to earn its confirm", "seconds"),
     Setting("component", "link", program, (), "[]", "program that talks to the microcontroller this component is (docs/microcontrollers.md); an empty list: it is this device itself"),
