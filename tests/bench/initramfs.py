@@ -22,7 +22,8 @@ _ALIGN = 4
 def compile_verity_root(into: Path, compiler: Sequence[str] = ("cc",)) -> Path:
     """The static program; ``compiler`` with its own options for another machine."""
     source = SOURCE / "verity-root.c"
-    subprocess.run([*compiler, *_FLAGS, "-o", str(into), str(source)], check=True)
+    words = [*compiler, *_FLAGS, "-o", str(into), str(source)]
+    subprocess.run(words, env=toolbox.environment(), check=True)
     return into
 
 

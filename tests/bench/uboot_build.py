@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import cache, foreign, toolbox
+from tests.bench import cache, sources, toolbox
 
 BOARD = Path(__file__).parents[2] / "boards/uboot"
 PATCH = BOARD / "sealift.patch"
@@ -96,7 +96,7 @@ def _unpack(desk: Path, tree: Path) -> str:
     files = desk / "files"
     files.mkdir()
     tree.mkdir()
-    version = foreign.source("u-boot", files)
+    version = sources.fetch("u-boot", files)
     (upstream,) = files.glob("*.orig.tar.*")
     (debian,) = files.glob("*.debian.tar.*")
     _run(("tar", "-xf", str(upstream), "--strip-components=1"), tree)
