@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import pairwise
 from typing import Final
 
@@ -46,6 +47,7 @@ _CERTIFICATES_MAX: Final = 16
 _TABLE_MAX: Final = 1 << 20
 _CERTIFICATE_ENTRY: Final = 4
 _PKCS7: Final = 0x0002
+_PIECE: Final = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,14 @@ class Section:
     """One section: where it lies in the file, and where in memory.
 
     ``length`` is how much of the file is its content: what is loaded, without the
-    padding behind it. ``size`` is what it takes in memory.
+    padding behind it, with which it is ``stored`` bytes. ``size`` is what it takes in
+    memory.
     """
 
     name: str
     offset: int
     length: int
+    stored: int
     address: int
     size: int
 
@@ -69,10 +73,13 @@ class Pe:
 
     ``signed_length`` is where the certificate table begins, else the file's length.
     ``table_entry`` is the offset of the table's directory entry, which no signature
-    covers, as it does not the checksum at ``checksum``.
+    covers, as it does not the checksum at ``checksum``. ``headers`` are the bytes of
+    all headers.
     """
 
     machine: int
+    image_base: int
+    headers: int
     sections: tuple[Section, ...]
     checksum: int
     table_entry: int
@@ -103,6 +110,28 @@ class Pe:
             raise LimitError(f"pe: section {name} has {found.length} bytes")
         return _exactly(read, found.offset, found.length)
 
+    def digest(self, read: ReadAt) -> bytes:
+        """SHA-256 over what a signature covers: what firmware compares with it.
+
+        Headers without the holes, sections in the order of the file, and what is left
+        behind as many bytes as were counted so far; as firmware counts, gaps or not.
+        """
+        digest = sha256()
+        parts = [
+            (0, self.checksum),
+            (self.checksum + 4, self.table_entry),
+            (self.table_entry + 8, self.headers),
+        ]
+        stored = sorted((one.offset, one.stored) for one in self.sections)
+        parts += [(offset, offset + size) for offset, size in stored if size]
+        counted = self.headers + sum(size for _, size in stored)
+        parts += [(counted, self.signed_length)]
+        for start, end in parts:
+            for at in range(start, end, _PIECE):
+                digest.update(_exactly(read, at, min(_PIECE, end - at)))
+        digest.update(bytes(-self.signed_length % 8))
+        return digest.digest()
+
 
 def read_pe(read: ReadAt, length: int) -> Pe:
     """The headers of a PE file of ``length`` bytes.
@@ -127,6 +156,7 @@ def read_pe(read: ReadAt, length: int) -> Pe:
     at = start + _COFF.size
     header = _exactly(read, at, optional)
     headers, table = _optional(header)
+    base = int.from_bytes(header[24:32], "little")
     entries = at + optional
     end = entries + count * _SECTION.size
     if not end <= headers <= min(length, _HEADERS_MAX):
@@ -139,7 +169,7 @@ def read_pe(read: ReadAt, length: int) -> Pe:
     )
     _apart(sections)
     directory = at + 112 + 8 * _CERTIFICATE_ENTRY
-    return Pe(machine, sections, at + 64, directory, signed, signatures)
+    return Pe(machine, base, headers, sections, at + 64, directory, signed, signatures)
 
 
 def _optional(header: bytes) -> tuple[int, tuple[int, int]]:
@@ -167,7 +197,7 @@ def _section(raw: bytes, headers: int, end: int) -> Section:
         raise MalformedError(f"pe: section {name.decode()} lies outside the file")
     if stored and not size:
         raise MalformedError(f"pe: section {name.decode()} has no size in memory")
-    return Section(name.decode(), offset, min(size, stored), address, size)
+    return Section(name.decode(), offset, min(size, stored), stored, address, size)
 
 
 def _apart(sections: tuple[Section, ...]) -> None:

@@ -38,7 +38,14 @@ if TYPE_CHECKING:
 
     Secrets = Callable[[str], str]
 
-__all__ = ["Address", "TokenSigner", "open_signer", "parse_short", "parse_uri"]
+__all__ = [
+    "Address",
+    "TokenSigner",
+    "open_signer",
+    "parse_short",
+    "parse_uri",
+    "pin_of",
+]
 
 MODULE_VARIABLE = "PYKCS11LIB"
 DEFAULT_ID = 2
@@ -163,7 +170,7 @@ def open_signer(address: Address, secrets: Secrets | None) -> TokenSigner:
             key, or several. RefusedError: not ECDSA P-256. MissingToolError: the extra
             is not installed.
     """
-    pin = _pin(address, secrets)
+    pin = pin_of(address, secrets)
     with _session(address, pin) as (library, session):
         found = _one(library, session, address, "PUBLIC_KEY")
         from pkcs11.util.ec import encode_ec_public_key
@@ -226,7 +233,12 @@ def _one(library: Any, session: Any, address: Address, kind: str) -> Any:
     )
 
 
-def _pin(address: Address, secrets: Secrets | None) -> str:
+def pin_of(address: Address, secrets: Secrets | None) -> str:
+    """The PIN: the first line of the file the address names, or the answer.
+
+    Raises:
+        PassphraseError: neither is to be had. KeyUnreadableError: the file is unsafe.
+    """
     if address.pin_source is not None:
         lines = keyfile.read(address.pin_source).decode("utf-8", "replace").splitlines()
         if lines:
