@@ -35,6 +35,7 @@ _NEVER_RUN = (
     *(f"usr/share/{name}" for name in ("doc", "man", "locale", "lintian", "info")),
     *(f"usr/share/{name}" for name in ("perl5", "bash-completion", "bug", "pixmaps")),
     *("usr/lib/x86_64-linux-gnu/perl-base", "usr/lib/x86_64-linux-gnu/gconv"),
+    *("usr/lib/aarch64-linux-gnu/perl-base", "usr/lib/aarch64-linux-gnu/gconv"),
     *("usr/bin/perl", "var/lib/dpkg", "usr/share/zoneinfo", "usr/lib/dpkg"),
     *("usr/share/debconf", "usr/share/dpkg", "usr/bin/perl5.36.0"),
 )
