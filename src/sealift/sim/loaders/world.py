@@ -53,6 +53,9 @@ class LoaderWorld(ABC):
     ``docs/integrating.md`` says so.
     """
 
+    standing: ClassVar[tuple[str, ...]] = ()
+    """How the remarks begin that ``state`` makes of a board as it should be."""
+
     def __init__(self, flash: Flash | None = None) -> None:
         self.flash = Flash(Door()) if flash is None else flash
         self.running = Slot.A

@@ -67,7 +67,7 @@ def test_a_new_board_boots_slot_a(world: LoaderWorld) -> None:
     state = world.boot().state()
     assert state.slots == {Slot.A: "good", Slot.B: "empty"}
     assert state.counts_attempts is (world.trials(TRIES) > 1)
-    assert not state.remarks
+    assert all(it.startswith(world.standing) for it in state.remarks)
     assert not state.missing
 
 
