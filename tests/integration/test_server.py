@@ -542,14 +542,14 @@ def spoil(directory: Path, how: str) -> None:
             database.close()
         case "no token":
             with sqlite3.connect(directory / "sealift.db") as database:
-                database.execute("DELETE FROM operator_token")
+                database.execute("DELETE FROM api_token")
             database.close()
         case "the token everybody tries first":
             with sqlite3.connect(directory / "sealift.db") as database:
                 digest = (
                     "8c6976e5b5410415bde908bd4dee15dfb167a9c873fc4bb8a81f6f2ab448a918"
                 )
-                database.execute("UPDATE operator_token SET sha256 = ?", (digest,))
+                database.execute("UPDATE api_token SET sha256 = ?", (digest,))
             database.close()
         case "settings that are not TOML":
             (directory / "server.toml").write_text("poll_seconds = ")

@@ -260,3 +260,40 @@ def test_status_of_a_running_server(server: RunningServer) -> None:
     found = json.loads(done.stdout)
     assert (found["image_root"], found["director_root"]) == (1, 1)
     assert found["audit_leaves"] > 0
+
+
+def test_a_token_for_somebody_else(server: RunningServer, here: Path) -> None:
+    """Made, kept in a file of its own, used for what it allows and nothing else."""
+    out = here / "ci.token"
+    words = ("token", "create", "ci", "--role", "releaser", "--days", "3")
+    done = run(here, *words, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    made_token = json.loads(done.stdout)
+    assert (made_token["secret"], made_token["roles"]) == (None, ["releaser"])
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    own = ("--token-file", out)
+    who = json.loads(run(here, "token", "whoami", *own, "--json").stdout)
+    assert (who["name"], who["expires_at"]) == ("ci", made_token["expires_at"])
+    assert "release.publish" in who["permissions"]
+    assert run(here, "deployment", "list", *own).returncode == 0
+    refused = run(here, "device", "revoke", "dev-0001", "--yes", *own)
+    assert refused.returncode != 0
+    assert "needs the permission device.revoke" in refused.stderr
+    done = run(here, "token", "revoke", "ci", "--reason", "sold", "--json")
+    assert json.loads(done.stdout)["revoked_at"]
+    refused = run(here, "deployment", "list", *own)
+    assert "was revoked" in refused.stderr
+    listed = json.loads(run(here, "token", "list", "--json").stdout)
+    assert [token["name"] for token in listed] == ["ci", "operator"]
+    assert "ci" in run(here, "token", "list").stdout
+
+
+def test_a_token_is_not_written_over_a_file(server: RunningServer, here: Path) -> None:
+    """Asked before it is made: a token that was made and lost would help nobody."""
+    out = here / "taken"
+    out.write_text("mine")
+    words = ("token", "create", "cd", "--role", "viewer", "--out", out)
+    assert run(here, *words).returncode != 0
+    assert out.read_text() == "mine"
+    names = [t["name"] for t in json.loads(run(here, "token", "list", "--json").stdout)]
+    assert "cd" not in names

@@ -27,6 +27,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "server": ("server", "set up and run a server"),
     "deployment": ("client", "order devices to a release, see how far they are"),
     "device": ("client", "register devices, list and show them"),
+    "token": ("client", "give others access to a server, and take it back"),
     "sim": ("sim", "cut the power of simulated devices everywhere"),
     "attack": ("sim", "run the catalogue of attacks against the real code"),
     "demo": ("sim", "the whole way of an update on this machine, in minutes"),

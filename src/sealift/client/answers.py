@@ -26,6 +26,33 @@ class Status(TypedDict):
     releases: int
 
 
+class Who(TypedDict):
+    """Whose token this is; ``permissions`` are names of actions."""
+
+    name: str
+    roles: list[str]
+    permissions: list[str]
+    expires_at: str | None
+
+
+class Token(TypedDict):
+    """A token, without its secret."""
+
+    name: str
+    roles: list[str]
+    created_by: str
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+
+
+class NewToken(TypedDict):
+    """A token just made; its secret is kept nowhere."""
+
+    secret: str
+    token: Token
+
+
 class Root(TypedDict):
     """A published root."""
 

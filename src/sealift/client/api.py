@@ -27,11 +27,14 @@ from sealift.client.answers import (
     DeviceDetail,
     Enrolled,
     Leaf,
+    NewToken,
     Release,
     Root,
     Status,
     StoredContainer,
     Targets,
+    Token,
+    Who,
     checked,
 )
 from sealift.client.session import Profile, connect, parsed
@@ -67,6 +70,10 @@ class _Deltas(TypedDict):
 
 class _Deployments(TypedDict):
     deployments: list[Deployment]
+
+
+class _Tokens(TypedDict):
+    tokens: list[Token]
 
 
 class _Leaves(TypedDict):
@@ -281,6 +288,26 @@ class Operator:
         """Do not make a delta, or stop making it; what is ready stays."""
         return checked(Delta, self._post(f"/deltas/{number}/cancel", {}))
 
+    # ── tokens ───────────────────────────────────────────────────────────────────────
+    def who_am_i(self) -> Who:
+        """Whose token this session shows, and what it allows."""
+        return checked(Who, self._get("/whoami"))
+
+    def tokens(self) -> Sequence[Token]:
+        """Every token there ever was, without its secret, the newest first."""
+        return checked(_Tokens, self._get("/tokens"))["tokens"]
+
+    def create_token(self, name: str, roles: Sequence[str], days: int) -> NewToken:
+        """Make a token that lasts so many days; its secret is shown this once."""
+        body = {"name": name, "roles": list(roles), "days": days}
+        return checked(NewToken, self._post("/tokens", body))
+
+    def revoke_token(self, name: str, reason: str = "") -> Token:
+        """Take a token back: the next request with it is refused."""
+        place = f"/tokens/{quote(name, safe='')}/revoke"
+        return checked(Token, self._post(place, {"reason": reason}))
+
+    # ── audit ────────────────────────────────────────────────────────────────────────
     def audit(self, after: int = 0, limit: int = 100) -> Sequence[Leaf]:
         """Audit leaves with an index above ``after``, in the order of the log."""
         return checked(_Leaves, self._get("/audit", after=after, limit=limit))["leaves"]

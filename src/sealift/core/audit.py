@@ -54,6 +54,9 @@ class Kind(StrEnum):
     """Every kind of event; their bodies are in ``docs/formats.md``."""
 
     TOKEN_ROTATED = "token.rotated"
+    TOKEN_CREATED = "token.created"
+    TOKEN_REVOKED = "token.revoked"
+    ACCESS_DENIED = "access.denied"
     METADATA_PUBLISHED = "metadata.published"
     KEY_USED = "key.used"
     CONTAINER_STORED = "container.stored"

@@ -99,6 +99,7 @@ def open_means(opened: Opened, clock: Clock, chance: Chance) -> Means:
         image=opened.signers.image,
         content=opened.content,
         payload=_payload_policy(opened.config),
+        roles=opened.config.roles,
         ecus_max=opened.config.limits.ecus,
         demo=opened.config.demo,
     )

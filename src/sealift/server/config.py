@@ -10,11 +10,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sealift.core.errors import InvalidConfigError
 from sealift.core.types import PatchKind
 from sealift.payload.mcu import Recipe
+from sealift.server.domain.permissions import ROLES, Roles, custom_roles
 
 __all__ = [
     "Config",
@@ -119,6 +120,8 @@ class Config:
     payload: PayloadSettings = PayloadSettings()
     mcu: Mapping[str, Recipe] = field(default_factory=dict)
     """Types of microcontrollers, by hardware id, that get patches."""
+    roles: Roles = field(default_factory=lambda: dict(ROLES))
+    """Actions by role: those every server has, and its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +231,22 @@ def load(path: Path) -> Config:
         for name, defaults in _TABLES.items()
     }
     recipes = _recipes(found.pop("mcu", {}))
-    config: Config = replace(_checked(Config(), found | tables, ""), mcu=recipes)
+    roles = _roles(found.pop("roles", {}))
+    config: Config = replace(
+        _checked(Config(), found | tables, ""), mcu=recipes, roles=roles
+    )
     _one_of("delta.quality", config.delta.quality, QUALITIES)
     for listen in (config.device_listen, config.operator_listen):
         address(listen)
     return config
+
+
+def _roles(found: Any) -> Roles:
+    """``[roles]``: a list of actions by the name of a role of this server's own."""
+    if not isinstance(found, dict):
+        raise InvalidConfigError("roles is not a table")
+    lists = {name: _value(f"roles.{name}", told, ("",)) for name, told in found.items()}
+    return custom_roles(cast("dict[str, tuple[str, ...]]", lists))
 
 
 def _recipes(found: Any) -> dict[str, Recipe]:

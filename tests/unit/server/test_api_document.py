@@ -43,7 +43,10 @@ def test_codes_are_distinct() -> None:
 
 def test_each_operation_has_its_row() -> None:
     """Every operation is documented, and nothing else is."""
-    rows = [f"| {o.method} | `{PREFIX}{o.path}` | {o.summary} |" for o in OPERATIONS]
+    rows = [
+        f"| {o.method} | `{PREFIX}{o.path}` | {o.summary} | {o.action or 'any token'} |"
+        for o in OPERATIONS
+    ]
     assert [line for line in PAGE.splitlines() if PREFIX + "/" in line[:40]][
         -len(rows) :
     ] == rows

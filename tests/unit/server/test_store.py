@@ -15,7 +15,7 @@ from sealift.core.errors import SpaceError, StateError
 from sealift.server import jobs
 from sealift.server.adapters.migrations import MIGRATIONS
 from sealift.server.adapters.sqlite import SqliteStore
-from sealift.server.ports import Done, Offer
+from sealift.server.ports import Done, Offer, Session, Token
 from tests.unit.server.world import START, World
 
 
@@ -25,17 +25,22 @@ def store(tmp_path: Path) -> SqliteStore:
 
 
 def token(store: SqliteStore) -> str | None:
-    return store.reader.housekeeping.token()
+    found = store.reader.tokens.find("operator")
+    return None if found is None else found.sha256
+
+
+def set_token(session: Session, sha256: str) -> None:
+    session.tokens.save(Token("operator", sha256, ("admin",), "server", START))
 
 
 def test_all_or_nothing(store: SqliteStore) -> None:
     """An error in the body undoes everything; a clean end commits it."""
     with pytest.raises(ZeroDivisionError), store.begin() as session:
-        session.housekeeping.set_token("a", START)
+        set_token(session, "a")
         raise ZeroDivisionError
     assert token(store) is None
     with store.begin() as session:
-        session.housekeeping.set_token("a", START)
+        set_token(session, "a")
         assert token(store) is None  # readers see only what is committed
     assert token(store) == "a"
     store.close()
@@ -47,8 +52,8 @@ def test_many_writers_queue(store: SqliteStore) -> None:
     def add() -> None:
         for _ in range(20):
             with store.begin() as session:
-                seen = int(session.housekeeping.token() or 0)
-                session.housekeeping.set_token(str(seen + 1), START)
+                seen = int(getattr(session.tokens.find("operator"), "sha256", 0))
+                set_token(session, str(seen + 1))
 
     threads = [threading.Thread(target=add) for _ in range(5)]
     for thread in threads:
@@ -64,7 +69,7 @@ def test_two_processes_may_write(tmp_path: Path) -> None:
     first, second = SqliteStore(tmp_path / "db"), SqliteStore(tmp_path / "db")
     for store in (first, second) * 3:
         with store.begin() as session:
-            session.housekeeping.set_token(str(id(store)), START)
+            set_token(session, str(id(store)))
     assert token(first) == str(id(second))
     first.close()
     second.close()
@@ -73,7 +78,7 @@ def test_two_processes_may_write(tmp_path: Path) -> None:
 def test_reader_cannot_write(store: SqliteStore) -> None:
     """The reading session refuses to change anything."""
     with pytest.raises(StateError, match="readonly"):
-        store.reader.housekeeping.set_token("a", START)
+        set_token(store.reader, "a")
     store.close()
 
 
@@ -112,7 +117,7 @@ def test_memory_store() -> None:
     """The same store on memory, for tests and simulations."""
     store = SqliteStore(None)
     with store.begin() as session:
-        session.housekeeping.set_token("a", START)
+        set_token(session, "a")
     assert token(store) == "a"
     store.close()
 
@@ -153,6 +158,7 @@ def _version_one(path: Path) -> None:
 
 _STAMP = "2026-11-01T00:00:00Z"
 _OLD_ROWS = f"""
+INSERT INTO operator_token VALUES ('{"ab" * 32}', '{_STAMP}');
 INSERT INTO device VALUES ('dev-0001', 'active', 'kid', '{{}}', '{_STAMP}', 3,
     NULL, NULL, NULL, NULL, '{{}}');
 INSERT INTO ecu VALUES ('main', 'dev-0001', 'board', 1, 'i', 'ab', 5, '1.0', 1, NULL);
@@ -181,6 +187,13 @@ def test_the_first_schema_is_carried_over(tmp_path: Path) -> None:
         session.devices.save(replace(device, abilities=("delta/1",)))
     assert store.reader.deployments.installations_on("dev-0001") == [offered]
     assert store.reader.deltas.all() == []
+    first = store.reader.tokens.find("operator")
+    assert first is not None
+    assert (first.sha256, first.roles, first.expires_at) == (
+        "ab" * 32,
+        ("admin",),
+        None,
+    )
     store.close()
     store = SqliteStore(tmp_path / "db")  # and again, with nothing to do
     assert store.reader.deployments.installations_on("dev-0001") == [offered]

@@ -19,6 +19,8 @@ from sealift.core.audit import Actor, ActorType, Kind
 from sealift.core.errors import AuditUnavailableError, EngineError
 from sealift.repo.entries import Listed
 from sealift.server import services
+from sealift.server.domain.permissions import Action
+from sealift.server.ports import Token
 from sealift.server.services import (
     accounts,
     audit,
@@ -32,7 +34,7 @@ from sealift.server.services import (
 )
 from tests.unit.server.fleet import MAKER, made_delta, two_releases
 from tests.unit.server.test_reports import Voice
-from tests.unit.server.world import OPERATOR, World, artifact, container
+from tests.unit.server.world import OPERATOR, START, World, artifact, container
 
 DEVICE = Actor(ActorType.DEVICE, "dev-0001")
 Act = Callable[[], object]
@@ -51,9 +53,26 @@ def writing_use_cases() -> set[str]:
     return found - {"audit.recorded"}
 
 
+TOKEN = Token("operator", "ab" * 32, ("admin",), "server", START)
+
+
 # ── a row per use case: make the world ready, then say what to do ────────────────────
 def rotate_token(world: World) -> Act:
     return lambda: accounts.rotate_token(world.means, OPERATOR)
+
+
+def create_token(world: World) -> Act:
+    return lambda: accounts.create_token(world.means, OPERATOR, "ci", ["releaser"])
+
+
+def revoke_token(world: World) -> Act:
+    create_token(world)()
+    return lambda: accounts.revoke_token(world.means, OPERATOR, "ci", "lost\x1b[2J")
+
+
+def note_denied(world: World) -> Act:
+    action = Action.DEVICE_REVOKE
+    return lambda: accounts.note_denied(world.means, OPERATOR, action)
 
 
 def publish_root(world: World) -> Act:
@@ -150,6 +169,9 @@ def retry_delta(world: World) -> Act:
 
 
 CASES: dict[str, Callable[[World], Act]] = {
+    "accounts.create_token": create_token,
+    "accounts.note_denied": note_denied,
+    "accounts.revoke_token": revoke_token,
     "accounts.rotate_token": rotate_token,
     "deltas.cancel": cancel_delta,
     "deltas.fail": fail_delta,
@@ -207,8 +229,8 @@ def test_change_without_event_is_undone(world: World) -> None:
         pytest.raises(AuditUnavailableError),
         audit.recorded(world.means, OPERATOR) as unit,
     ):
-        unit.session.housekeeping.set_token("ab" * 32, unit.now)
-    assert world.means.store.reader.housekeeping.token() is None
+        unit.session.tokens.save(TOKEN)
+    assert world.means.store.reader.tokens.find("operator") is None
 
 
 def test_two_events_in_one_change_are_undone(world: World) -> None:
@@ -218,7 +240,7 @@ def test_two_events_in_one_change_are_undone(world: World) -> None:
         pytest.raises(AuditUnavailableError),
         audit.recorded(world.means, OPERATOR) as unit,
     ):
-        unit.session.housekeeping.set_token("ab" * 32, unit.now)
+        unit.session.tokens.save(TOKEN)
         unit.record(Kind.TOKEN_ROTATED, {})
         unit.event_id = "another"
         unit.record(Kind.TOKEN_ROTATED, {})

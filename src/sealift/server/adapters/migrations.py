@@ -186,6 +186,22 @@ _SECOND = (
     "CREATE INDEX installation_order ON installation (sha256) WHERE is_open = 1",
 )
 
+_THIRD = (
+    """CREATE TABLE api_token (
+        name TEXT PRIMARY KEY,
+        sha256 TEXT NOT NULL UNIQUE,
+        roles TEXT NOT NULL,
+        created_by TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        expires_at TEXT,
+        revoked_at TEXT
+    ) STRICT""",
+    """INSERT INTO api_token (name, sha256, roles, created_by, created_at)
+        SELECT 'operator', sha256, '["admin"]', 'server', created_at
+        FROM operator_token""",
+    "DROP TABLE operator_token",
+)
+
 _APPEND_ONLY = ("audit_leaf", "manifest", "metadata", "container", "release")
 
 
@@ -202,5 +218,6 @@ def _guards(tables: tuple[str, ...]) -> tuple[str, ...]:
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (*_FIRST, *_guards(_APPEND_ONLY)),
     _SECOND,
+    _THIRD,
 )
 """``MIGRATIONS[n]`` leads from schema version ``n`` to ``n + 1``."""

@@ -2,7 +2,7 @@
 
 Written in the common part of SQLite and PostgreSQL; a database is one file beside this
 one that opens connections, sets them up and translates errors. The tables of deltas and
-content keys are in ``sql_payload``.
+content keys are in ``sql_payload``, those of operators in ``sql_access``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sealift.server.adapters.rows import (
     packed,
     text,
 )
+from sealift.server.adapters.sql_access import Tokens
 from sealift.server.adapters.sql_payload import ContentKeys, Deltas
 
 if TYPE_CHECKING:
@@ -76,8 +77,13 @@ class Session:
         return _Audit(self._connection)
 
     @cached_property
+    def tokens(self) -> ports.Tokens:
+        """Credentials of the operator API."""
+        return Tokens(self._connection)
+
+    @cached_property
     def housekeeping(self) -> ports.Housekeeping:
-        """Token and timetable."""
+        """The timetable."""
         return _Housekeeping(self._connection)
 
     def changes(self) -> int:
@@ -607,14 +613,6 @@ _TAKE = """UPDATE job SET owner = ?, lease_until = ? WHERE name = ? AND run_at <
 
 
 class _Housekeeping(Table):
-    def token(self) -> str | None:
-        row = self.one("SELECT sha256 FROM operator_token")
-        return None if row is None else str(row[0])
-
-    def set_token(self, sha256: str, at: datetime) -> None:
-        self.rows("DELETE FROM operator_token")
-        self.rows("INSERT INTO operator_token VALUES (?, ?)", sha256, text(at))
-
     def take_lease(self, job: str, owner: str, now: datetime, until: datetime) -> bool:
         stamp = text(now)
         self.rows(

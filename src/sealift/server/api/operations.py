@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sealift.server.api import wire
+from sealift.server.domain.permissions import Action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,13 +27,15 @@ PREFIX = "/api/v1"
 class Operation:
     """One endpoint. ``takes`` is the type of a JSON body, or how raw bytes come.
 
-    ``handler`` names a method of :class:`OperatorFace`.
+    ``handler`` names a method of :class:`OperatorFace`. ``action`` is what it takes to
+    be let in; ``None``: any token in force.
     """
 
     method: str
     path: str
     handler: str
     summary: str
+    action: Action | None
     gives: type[Any] | None
     takes: type[Any] | None = None
     raw: str | None = None
@@ -40,13 +43,21 @@ class Operation:
 
 
 OPERATIONS = (
-    Operation("GET", "/status", "status", "What this server holds.", wire.StatusAnswer),
-    Operation("GET", "/openapi.json", "openapi", "This document.", None),
+    Operation(
+        "GET",
+        "/status",
+        "status",
+        "What this server holds.",
+        Action.STATUS_READ,
+        wire.StatusAnswer,
+    ),
+    Operation("GET", "/openapi.json", "openapi", "This document.", None, None),
     Operation(
         "POST",
         "/metadata/{repository}/root",
         "publish_root",
         "Publish the next root of `image` or `director`.",
+        Action.ROOT_PUBLISH,
         wire.RootAnswer,
         raw="metadata",
     ),
@@ -55,6 +66,7 @@ OPERATIONS = (
         "/metadata/image/targets",
         "publish_targets",
         "Publish Image Targets; Snapshot and Timestamp are signed over it.",
+        Action.TARGETS_PUBLISH,
         wire.TargetsAnswer,
         raw="metadata",
     ),
@@ -63,6 +75,7 @@ OPERATIONS = (
         "/metadata/{repository}/{role}",
         "show_metadata",
         "The newest published file of a role, byte for byte.",
+        Action.METADATA_READ,
         None,
     ),
     Operation(
@@ -70,6 +83,7 @@ OPERATIONS = (
         "/containers/{name}",
         "store_container",
         "Store a payload container under a new name.",
+        Action.CONTAINER_STORE,
         wire.ContainerAnswer,
         raw="container",
     ),
@@ -78,6 +92,7 @@ OPERATIONS = (
         "/containers/{name}",
         "show_container",
         "What is stored under that name.",
+        Action.CONTAINER_READ,
         wire.ContainerAnswer,
     ),
     Operation(
@@ -85,20 +100,32 @@ OPERATIONS = (
         "/releases",
         "publish_release",
         "Publish a release of listed artifacts and stored containers.",
+        Action.RELEASE_PUBLISH,
         wire.ReleaseAnswer,
         takes=wire.ReleaseBody,
     ),
     Operation(
-        "GET", "/releases", "list_releases", "Every release.", wire.ReleasesAnswer
+        "GET",
+        "/releases",
+        "list_releases",
+        "Every release.",
+        Action.RELEASE_READ,
+        wire.ReleasesAnswer,
     ),
     Operation(
-        "GET", "/releases/{id}", "show_release", "One release.", wire.ReleaseAnswer
+        "GET",
+        "/releases/{id}",
+        "show_release",
+        "One release.",
+        Action.RELEASE_READ,
+        wire.ReleaseAnswer,
     ),
     Operation(
         "POST",
         "/devices",
         "enrol",
         "Enrol a device and give it a certificate.",
+        Action.DEVICE_ENROL,
         wire.EnrolledAnswer,
         takes=wire.EnrolBody,
     ),
@@ -107,6 +134,7 @@ OPERATIONS = (
         "/devices",
         "list_devices",
         "Devices by id, at most `limit` after `after`.",
+        Action.DEVICE_READ,
         wire.DevicesAnswer,
     ),
     Operation(
@@ -114,6 +142,7 @@ OPERATIONS = (
         "/devices/{id}",
         "show_device",
         "One device with its history.",
+        Action.DEVICE_READ,
         wire.DeviceDetailAnswer,
     ),
     Operation(
@@ -121,6 +150,7 @@ OPERATIONS = (
         "/devices/{id}/revoke",
         "revoke",
         "Revoke a device and its certificates.",
+        Action.DEVICE_REVOKE,
         wire.DeviceDetailAnswer,
         takes=wire.ReasonBody,
     ),
@@ -129,6 +159,7 @@ OPERATIONS = (
         "/deployments",
         "create_deployment",
         "Send a release to devices.",
+        Action.DEPLOYMENT_CREATE,
         wire.DeploymentDetailAnswer,
         takes=wire.DeploymentBody,
     ),
@@ -137,6 +168,7 @@ OPERATIONS = (
         "/deployments",
         "list_deployments",
         "Every deployment.",
+        Action.DEPLOYMENT_READ,
         wire.DeploymentsAnswer,
     ),
     Operation(
@@ -144,6 +176,7 @@ OPERATIONS = (
         "/deployments/{id}",
         "show_deployment",
         "One deployment with its installations.",
+        Action.DEPLOYMENT_READ,
         wire.DeploymentDetailAnswer,
     ),
     Operation(
@@ -151,6 +184,7 @@ OPERATIONS = (
         "/deployments/{id}/abort",
         "abort_deployment",
         "Take back what no device has switched to yet.",
+        Action.DEPLOYMENT_ABORT,
         wire.DeploymentDetailAnswer,
         takes=wire.ReasonBody,
     ),
@@ -159,6 +193,7 @@ OPERATIONS = (
         "/deltas",
         "list_deltas",
         "Deltas wanted and made, at most `limit` after `after`.",
+        Action.DELTA_READ,
         wire.DeltasAnswer,
     ),
     Operation(
@@ -166,6 +201,7 @@ OPERATIONS = (
         "/deltas/{id}/retry",
         "retry_delta",
         "Make a delta that failed, was useless or was cancelled after all.",
+        Action.DELTA_STEER,
         wire.DeltaAnswer,
     ),
     Operation(
@@ -173,13 +209,49 @@ OPERATIONS = (
         "/deltas/{id}/cancel",
         "cancel_delta",
         "Do not make a delta, or stop making it.",
+        Action.DELTA_STEER,
         wire.DeltaAnswer,
+    ),
+    Operation(
+        "GET",
+        "/whoami",
+        "who_am_i",
+        "Whose token this is, and what it allows.",
+        None,
+        wire.WhoAnswer,
+    ),
+    Operation(
+        "GET",
+        "/tokens",
+        "list_tokens",
+        "Every token there ever was, without its secret.",
+        Action.TOKEN_READ,
+        wire.TokensAnswer,
+    ),
+    Operation(
+        "POST",
+        "/tokens",
+        "create_token",
+        "Make a token with roles; its secret is shown this once.",
+        Action.TOKEN_MANAGE,
+        wire.NewTokenAnswer,
+        takes=wire.TokenBody,
+    ),
+    Operation(
+        "POST",
+        "/tokens/{name}/revoke",
+        "revoke_token",
+        "Take a token back.",
+        Action.TOKEN_MANAGE,
+        wire.TokenAnswer,
+        takes=wire.ReasonBody,
     ),
     Operation(
         "GET",
         "/audit",
         "list_audit",
         "Audit leaves, at most `limit` after index `after`.",
+        Action.AUDIT_READ,
         wire.AuditAnswer,
     ),
 )
@@ -225,6 +297,7 @@ def _described(operation: Operation, shown: Mapping[type, Any]) -> dict[str, Any
             for name in re.findall(r"{(\w+)}", operation.path)
         ],
         "responses": {"200": answer, "default": {"description": "problem+json"}},
+        "x-sealift-permission": operation.action,
     }
     if operation.takes is not None:
         content = {"application/json": {"schema": shown[operation.takes]}}

@@ -10,12 +10,18 @@ import binascii
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.routing import Route, Router
 
-from sealift.core.errors import FormatError, InvalidInputError, NotFoundError
+from sealift.core.errors import (
+    ForbiddenError,
+    FormatError,
+    InvalidInputError,
+    NotFoundError,
+)
 from sealift.core.types import Container, Seal
 from sealift.server.api import wire
 from sealift.server.api.auth import (
@@ -29,7 +35,7 @@ from sealift.server.api.auth import (
 from sealift.server.api.operations import OPERATIONS, PREFIX, Operation, document
 from sealift.server.api.problems import send_json
 from sealift.server.config import url
-from sealift.server.domain import openness
+from sealift.server.domain import openness, permissions
 from sealift.server.services import (
     accounts,
     audit,
@@ -50,11 +56,14 @@ if TYPE_CHECKING:
     from sealift.core.audit import Actor
     from sealift.server.api.auth import RateLimiter
     from sealift.server.config import Config
+    from sealift.server.domain.permissions import Action
     from sealift.server.ports import Means, Session
 
 __all__ = ["OperatorFace"]
 
-_ACTOR = "sealift.actor"
+_BEARER = "sealift.bearer"
+DENIED_SECONDS = 600
+"""How often the log hears of the same token trying the same forbidden thing."""
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):\Z")
 
 
@@ -62,12 +71,17 @@ _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):\Z")
 class Request:
     """One authenticated request: who, path parameters, query, body."""
 
-    actor: Actor
+    bearer: accounts.Bearer
     parameters: Mapping[str, str]
     query: Mapping[str, str]
     body: Any
     scope: Scope
     receive: Receive
+
+    @property
+    def actor(self) -> Actor:
+        """Who asks."""
+        return self.bearer.actor
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +98,7 @@ class OperatorFace:
     version: str
     seen: Mapping[str, datetime]
     progress: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    _denied: dict[tuple[str, Action], datetime] = field(default_factory=dict)
 
     def app(self, limiter: RateLimiter, in_flight_max: int) -> ASGIApp:
         """Every route behind the guard."""
@@ -110,10 +125,11 @@ class OperatorFace:
         Raises:
             AuthRequiredError, MalformedError: see ``auth`` and ``accounts``.
         """
-        actor = accounts.check_token(self._read, bearer_token(scope))
-        scope[_ACTOR] = actor
+        token, now = bearer_token(scope), self.means.clock.now()
+        bearer = accounts.check_token(self._read, self.means.roles, token, now)
+        scope[_BEARER] = bearer
         scope["app"] = self  # a wrong method then raises instead of answering in text
-        return f"{actor.type.value} {actor.id}"
+        return f"{bearer.actor.type.value} {bearer.actor.id}"
 
     @property
     def _read(self) -> Session:
@@ -125,8 +141,9 @@ class OperatorFace:
         handler = getattr(self, operation.handler)
 
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._authorise(scope[_BEARER], operation)
             request = Request(
-                actor=scope[_ACTOR],
+                bearer=scope[_BEARER],
                 parameters=scope["path_params"],
                 query=_query(scope),
                 body=await self._body(operation, scope, receive),
@@ -136,6 +153,28 @@ class OperatorFace:
             await send_json(send, await handler(request))
 
         return endpoint
+
+    async def _authorise(self, bearer: accounts.Bearer, operation: Operation) -> None:
+        """Let in who may do this; before anything of the request is read.
+
+        Raises:
+            ForbiddenError: he may not; the log knows of it.
+        """
+        try:
+            permissions.check(bearer.allowed, operation.action)
+        except ForbiddenError:
+            await self._note_denied(bearer.actor, operation.action)
+            raise
+
+    async def _note_denied(self, actor: Actor, action: Action | None) -> None:
+        if action is None:
+            return
+        # Once in a while is evidence; each time would let a viewer fill the disk.
+        now, key = self.means.clock.now(), (actor.id, action)
+        last = self._denied.get(key)
+        if last is None or now - last >= timedelta(seconds=DENIED_SECONDS):
+            self._denied[key] = now
+            await self.write(accounts.note_denied, self.means, actor, action)
 
     async def _body(self, operation: Operation, scope: Scope, receive: Receive) -> Any:
         if operation.raw == "metadata":
@@ -372,6 +411,43 @@ class OperatorFace:
 
     def _delta(self, found: deltas.DeltaView) -> wire.DeltaAnswer:
         return wire.delta(found, self.progress.get(found.delta.number))
+
+    # ── tokens ───────────────────────────────────────────────────────────────────────
+    async def who_am_i(self, request: Request) -> wire.WhoAnswer:
+        """Whose token this is."""
+        bearer = request.bearer
+        return wire.WhoAnswer(
+            bearer.actor.id,
+            list(bearer.roles),
+            sorted(bearer.allowed),
+            bearer.expires_at,
+        )
+
+    async def list_tokens(self, _request: Request) -> wire.TokensAnswer:
+        """Every token."""
+        found = accounts.all_tokens(self._read)
+        return wire.TokensAnswer([wire.token(token) for token in found])
+
+    async def create_token(self, request: Request) -> wire.NewTokenAnswer:
+        """Make a token."""
+        body: wire.TokenBody = request.body
+        secret, made = await self.write(
+            accounts.create_token,
+            self.means,
+            request.actor,
+            body.name,
+            body.roles,
+            body.days,
+        )
+        return wire.NewTokenAnswer(secret, wire.token(made))
+
+    async def revoke_token(self, request: Request) -> wire.TokenAnswer:
+        """Take a token back."""
+        name, reason = request.parameters["name"], request.body.reason
+        found = await self.write(
+            accounts.revoke_token, self.means, request.actor, name, reason
+        )
+        return wire.token(found)
 
     # ── audit ────────────────────────────────────────────────────────────────────────
     async def list_audit(self, request: Request) -> wire.AuditAnswer:

@@ -79,6 +79,14 @@ class DeploymentBody(Struct, forbid_unknown_fields=True):
     delta_wait_minutes: Annotated[int, Meta(ge=0, le=10_080)] | None = None
 
 
+class TokenBody(Struct, forbid_unknown_fields=True):
+    """A token to make; its name is never used again."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    roles: Annotated[list[Name], Meta(min_length=1, max_length=32)]
+    days: Annotated[int, Meta(ge=1, le=400)] = 90
+
+
 class ReasonBody(Struct, forbid_unknown_fields=True):
     """Why."""
 
@@ -95,6 +103,39 @@ class StatusAnswer(Struct):
     device_url: str
     published: dict[str, dict[str, int]]
     releases: int
+
+
+class WhoAnswer(Struct):
+    """Whose token this is; ``permissions`` are actions, ``expires_at`` may be never."""
+
+    name: str
+    roles: list[str]
+    permissions: list[str]
+    expires_at: datetime | None
+
+
+class TokenAnswer(Struct):
+    """A token, without its secret."""
+
+    name: str
+    roles: list[str]
+    created_by: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class TokensAnswer(Struct):
+    """Every token."""
+
+    tokens: list[TokenAnswer]
+
+
+class NewTokenAnswer(Struct):
+    """A token just made; ``secret`` is kept nowhere."""
+
+    secret: str
+    token: TokenAnswer
 
 
 class RootAnswer(Struct):
@@ -528,4 +569,16 @@ def _bytes(installations: Sequence[ports.Installation]) -> BytesAnswer:
         expected=sum(expected for expected, _, _ in told),
         transferred=sum(transferred or 0 for _, transferred, _ in told),
         repaired=sum(bool(repaired) for _, _, repaired in told),
+    )
+
+
+def token(found: ports.Token) -> TokenAnswer:
+    """A token."""
+    return TokenAnswer(
+        found.name,
+        list(found.roles),
+        found.created_by,
+        found.created_at,
+        found.expires_at,
+        found.revoked_at,
     )

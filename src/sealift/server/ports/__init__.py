@@ -35,6 +35,7 @@ from sealift.server.ports.rows import (
     Release,
     ReleaseItem,
     StoredContainer,
+    Token,
     Wanted,
 )
 from sealift.server.ports.store import (
@@ -49,6 +50,7 @@ from sealift.server.ports.store import (
     Releases,
     Session,
     Store,
+    Tokens,
 )
 
 __all__ = [
@@ -92,5 +94,7 @@ __all__ = [
     "Store",
     "StoredContainer",
     "Task",
+    "Token",
+    "Tokens",
     "Wanted",
 ]

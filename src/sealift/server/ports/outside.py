@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from sealift.server.domain.permissions import ROLES
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from datetime import datetime
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from sealift.payload.mcu import Recipe
     from sealift.repo.director import DirectorSigners
     from sealift.repo.image import ImageSigners
+    from sealift.server.domain.permissions import Roles
     from sealift.server.ports.store import Store
 
 __all__ = [
@@ -203,6 +206,8 @@ class Means:
     image: ImageSigners
     content: ContentOpener
     payload: PayloadPolicy = PayloadPolicy()
+    roles: Roles = field(default_factory=lambda: dict(ROLES))
+    """What each role of this server may do."""
     ecus_max: int = 256
     demo: bool = False
     """Whether throw-away keys are accepted; never in production."""

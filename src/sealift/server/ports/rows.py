@@ -29,6 +29,7 @@ __all__ = [
     "Release",
     "ReleaseItem",
     "StoredContainer",
+    "Token",
     "Wanted",
 ]
 
@@ -303,3 +304,20 @@ class Leaf:
     kind: str
     body: bytes
     leaf_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One credential of the operator API; ``sha256`` (lower hex) is all that is kept.
+
+    ``name`` is unique for ever, ``roles`` are names, ``created_by`` is who made it.
+    ``expires_at`` is ``None`` for the server's own first token only.
+    """
+
+    name: str
+    sha256: str
+    roles: tuple[str, ...]
+    created_by: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None

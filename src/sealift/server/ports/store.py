@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         MetadataFile,
         Release,
         StoredContainer,
+        Token,
         Wanted,
     )
 
@@ -44,6 +45,7 @@ __all__ = [
     "Releases",
     "Session",
     "Store",
+    "Tokens",
 ]
 
 
@@ -304,20 +306,32 @@ class AuditTable(Protocol):
 class Housekeeping(Protocol):
     """What is neither a device nor a release."""
 
-    def token(self) -> str | None:
-        """SHA-256 (lower hex) of the operator token in force."""
-        ...
-
-    def set_token(self, sha256: str, at: datetime) -> None:
-        """Replace the operator token."""
-        ...
-
     def take_lease(self, job: str, owner: str, now: datetime, until: datetime) -> bool:
         """Take a due job's lease; ``False`` if it is not due or somebody has it."""
         ...
 
     def finish(self, job: str, owner: str, next_run: datetime) -> None:
         """Give the lease back and say when the job is due again."""
+        ...
+
+
+class Tokens(Protocol):
+    """Credentials of the operator API."""
+
+    def shown(self, sha256: str) -> Token | None:
+        """The token with that digest; one indexed query."""
+        ...
+
+    def find(self, name: str) -> Token | None:
+        """One token."""
+        ...
+
+    def all(self) -> Sequence[Token]:
+        """Every token there ever was, the newest first."""
+        ...
+
+    def save(self, token: Token) -> None:
+        """Insert or replace."""
         ...
 
 
@@ -365,8 +379,13 @@ class Session(Protocol):
         ...
 
     @property
+    def tokens(self) -> Tokens:
+        """Credentials of the operator API."""
+        ...
+
+    @property
     def housekeeping(self) -> Housekeeping:
-        """Token and timetable."""
+        """The timetable."""
         ...
 
     def changes(self) -> int:
