@@ -47,7 +47,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+    from cryptography.hazmat.primitives.asymmetric.types import (
+        PrivateKeyTypes,
+        PublicKeyTypes,
+    )
 
     from sealift.sign.desk import Desk
     from sealift.sign.secure_boot.tools import Tools
@@ -58,7 +61,9 @@ __all__ = [
     "Lent",
     "SigningKey",
     "fingerprint",
+    "in_memory",
     "lend",
+    "load_private",
     "make",
     "read_certificate",
     "refuse_role_key",
@@ -209,15 +214,20 @@ def lend(key: SigningKey, tools: Tools, secrets: Secrets | None) -> Iterator[Len
         with _from_token(key, tools, secrets) as lent:
             yield lent
         return
-    private = _load(Path(key.private), secrets)
+    private = load_private(Path(key.private), secrets)
     if _spki(private.public_key()) != _spki(public):
         raise RefusedError(f"{key.private} is not the key of {key.certificate}")
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    with _in_memory("key", pem) as descriptor:
+    with in_memory("key", pem) as descriptor:
         yield Lent(f"/proc/self/fd/{descriptor}", descriptors=(descriptor,))
 
 
-def _load(path: Path, secrets: Secrets | None) -> rsa.RSAPrivateKey:
+def load_private(path: Path, secrets: Secrets | None) -> PrivateKeyTypes:
+    """The private key in a PEM file that is closed to others, of any kind.
+
+    Raises:
+        KeyUnreadableError, PassphraseError: it cannot be used.
+    """
     raw = keyfile.read(path)
     passphrase = None
     if b"ENCRYPTED" in raw:
@@ -225,14 +235,11 @@ def _load(path: Path, secrets: Secrets | None) -> rsa.RSAPrivateKey:
             raise PassphraseError(f"{path.name} has a passphrase, and none was given")
         passphrase = secrets(f"passphrase of {path.name}").encode()
     try:
-        found = load_pem_private_key(raw, passphrase)
+        return load_pem_private_key(raw, passphrase)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if passphrase is not None:
             raise PassphraseError(f"wrong passphrase for {path.name}") from error
         raise KeyUnreadableError(f"{path} holds no private key in PEM") from error
-    if not isinstance(found, rsa.RSAPrivateKey):
-        raise RefusedError(f"{path} is no RSA key", hint="see secure-boot keys")
-    return found
 
 
 def _spki(public: PublicKeyTypes) -> bytes:
@@ -250,7 +257,7 @@ def _from_token(
         module=_escaped(address.module),
         pin=_escaped(token.pin_of(address, secrets)),
     )
-    with _in_memory("openssl.cnf", settings.encode()) as descriptor:
+    with in_memory("openssl.cnf", settings.encode()) as descriptor:
         yield Lent(
             _uri(address),
             engine="pkcs11",
@@ -292,7 +299,7 @@ def _escaped(value: str) -> str:
 
 
 @contextmanager
-def _in_memory(name: str, content: bytes) -> Iterator[int]:
+def in_memory(name: str, content: bytes) -> Iterator[int]:
     """A file that is in memory only and goes with its last descriptor."""
     descriptor = os.memfd_create(name)
     try:
