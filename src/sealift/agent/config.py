@@ -58,6 +58,12 @@ class Boot:
 
     kind: str
     store: str
+    root: str
+    uboot_config: str
+    fw_printenv: str
+    fw_setenv: str
+    program: tuple[str, ...]
+    seconds: float
     restart: tuple[str, ...]
 
 
@@ -177,6 +183,9 @@ def _build(read: _Reader, found: dict[str, Any]) -> Config:
     read.distinct("component", "ecu_id", [c.ecu_id for c in components])
     if len(components) != 1:  # the store of the reference loader knows two slots
         raise read.wrong("component", None, "must be there exactly once")
+    boot = Boot(**read.section(found, "boot"))
+    if boot.kind == "script" and not boot.program:
+        raise read.wrong("boot", "program", "is missing, kind `script` needs it")
     checks = tuple(Check(**c) for c in read.several(found, "health"))
     read.distinct("health", "name", [c.name for c in checks])
     return Config(
@@ -193,7 +202,7 @@ def _build(read: _Reader, found: dict[str, Any]) -> Config:
         state_key=state["key"],
         tpm=Tpm(**read.section(found, "tpm")),
         transfer=Transfer(**read.section(found, "transfer")),
-        boot=Boot(**read.section(found, "boot")),
+        boot=boot,
         watchdog=Watchdog(**read.section(found, "watchdog")),
         gate=Gate(**read.section(found, "gate")),
         components=components,

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sealift.agent import identity, life, log, runtime
+from sealift.agent.seal import UNKEYED, Seal
 from sealift.agent.surroundings import ENVIRONMENT
 from sealift.agent.transport import HttpsTransport, Limits, TlsFiles
 from sealift.agent.trust import Provision
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sealift.agent.install.ab import AbInstaller
     from sealift.agent.install.mcu import McuInstaller
     from sealift.agent.journal import Floors, Journal
+    from sealift.agent.mounted import Mounted
     from sealift.agent.ports import (
         Answer,
         Clock,
@@ -64,26 +66,45 @@ RESTART_SECONDS = 60.0
 """How long the program that restarts the machine may take to return."""
 
 
-def journal(config: Config) -> Journal:
+def seal(config: Config) -> Seal:
+    """What the state is sealed with.
+
+    Raises:
+        SealiftError: a key is configured, and cannot be had.
+    """
+    if not config.state_key:
+        return UNKEYED
+    from sealift.agent import keys
+
+    return Seal(keys.store_key(config.state_key, config.tpm))
+
+
+def journal(config: Config, seal: Seal = UNKEYED) -> Journal:
     """The states of all components."""
     from sealift.agent.journal import Journal
 
-    return Journal(_record(config, "journal", "journal"))
+    return Journal(_record(config, "journal", "journal", seal))
 
 
-def floors(config: Config) -> Floors:
-    """The counter floors, kept in files; this board has no hardware counter."""
+def floors(config: Config, seal: Seal = UNKEYED) -> Floors:
+    """The counter floors, kept in files and in what hardware counters there are."""
+    from sealift.agent import keys
     from sealift.agent.journal import Floors
 
-    return Floors(_record(config, "floors", "counter floors"))
+    found = {
+        part.ecu_id: keys.counter(part.counter, config.tpm)
+        for part in config.components
+    }
+    hardware = {ecu: counter for ecu, counter in found.items() if counter is not None}
+    return Floors(_record(config, "floors", "counter floors", seal), hardware)
 
 
-def _record(config: Config, name: str, what: str) -> Record:
+def _record(config: Config, name: str, what: str, seal: Seal) -> Record:
     from sealift.agent.journal import JOURNAL_BYTES
     from sealift.agent.record import FileCells, Record
 
     cells = FileCells(config.state, name)
-    return Record(cells, limit=JOURNAL_BYTES, what=what)
+    return Record(cells, limit=JOURNAL_BYTES, what=what, seal=seal)
 
 
 def boot(config: Config) -> Loader:
@@ -106,7 +127,44 @@ def _file_boot(config: Config) -> Loader:
     return open_boot(config.boot.store)
 
 
-_LOADERS: dict[str, Callable[[Config], Loader]] = {"file": _file_boot}
+def _uboot(config: Config) -> Loader:
+    from sealift.agent.boot.uboot import Tools, UbootBoot, UbootTools, chosen_version
+    from sealift.agent.clock import SystemClock
+
+    wanted, clock = config.boot, SystemClock()
+    tools = Tools(
+        wanted.fw_printenv, wanted.fw_setenv, wanted.uboot_config, wanted.seconds
+    )
+    return UbootBoot(
+        UbootTools(tools, clock),
+        mounted(config).slot,
+        clock.boot_id,
+        version=chosen_version,
+    )
+
+
+def _script(config: Config) -> Loader:
+    from sealift.agent.boot.script import CommandProgram, ScriptBoot
+    from sealift.agent.clock import SystemClock
+
+    clock = SystemClock()
+    program = CommandProgram(config.boot.program, clock, config.boot.seconds)
+    return ScriptBoot(program, clock.boot_id)
+
+
+def mounted(config: Config) -> Mounted:
+    """Who finds out which slot runs."""
+    from sealift.agent.mounted import Mounted
+
+    slots = dict(zip(Slot, config.components[0].slots, strict=True))
+    return Mounted(config.boot.root, slots)
+
+
+_LOADERS: dict[str, Callable[[Config], Loader]] = {
+    "file": _file_boot,
+    "uboot": _uboot,
+    "script": _script,
+}
 """Who makes the boot control of a ``[boot] kind``."""
 
 
@@ -138,6 +196,7 @@ def myself(config: Config) -> Self:
     """What every report says of this device. Loads ``cryptography``."""
     from importlib.util import find_spec
 
+    from sealift.agent import keys
     from sealift.agent.report import Self
 
     pq = find_spec("cryptography.hazmat.primitives.asymmetric.mldsa")
@@ -146,6 +205,7 @@ def myself(config: Config) -> Self:
         units={part.ecu_id: part.hardware_id for part in config.components},
         crypto="hybrid" if pq else "classic",
         agent=AGENT,
+        key_store=keys.kind(config.report_key),
     )
 
 
@@ -186,7 +246,11 @@ class Offline:
 
 
 def component(
-    config: Config, way: Transport, clock: Clock, progress: Progress
+    config: Config,
+    way: Transport,
+    clock: Clock,
+    progress: Progress,
+    seal: Seal = UNKEYED,
 ) -> Component:
     """The one component of this device: slots, an installer, health checks."""
     from sealift.agent.health import CommandCheck, CommandHealth
@@ -197,7 +261,7 @@ def component(
     part, work = config.components[0], WorkFiles(config.state)
     checks = [CommandCheck(c.name, c.command, c.deadline) for c in config.health]
     installer, start_anew = (
-        _behind_a_link(config, way, work, clock) if part.link else _here(config)
+        _behind_a_link(config, way, clock, seal) if part.link else _here(config)
     )
     return Component(
         ecu_id=part.ecu_id,
@@ -239,14 +303,17 @@ def _here(config: Config) -> tuple[AbInstaller, Callable[[], None]]:
 
 
 def _behind_a_link(
-    config: Config, way: Transport, work: WorkFiles, clock: Clock
+    config: Config, way: Transport, clock: Clock, seal: Seal
 ) -> tuple[McuInstaller, Callable[[], None]]:
     """The installer of a microcontroller, and what restarts that."""
     from sealift.agent.boot.link import LinkBoot
+    from sealift.agent.ciphertext import secret
     from sealift.agent.install.ab import AbInstaller
     from sealift.agent.install.mcu import Copies, Courier, McuInstaller
-    from sealift.agent.payload import PatchFile
+    from sealift.agent.payload import PATCH_FILE, PatchFile
+    from sealift.agent.slot import WorkFiles
 
+    work = secret(WorkFiles(config.state), {PATCH_FILE}, seal.of("work").derived())
     link, slots = _link(config, clock), _slots(config.components[0])
     loader, copies = LinkBoot(link), Copies(slots)
     most = config.transfer.bytes_max or None
@@ -261,7 +328,7 @@ def _behind_a_link(
         copies,
         courier,
         link,
-        _record(config, "mcu", "image to go back to"),
+        _record(config, "mcu", "image to go back to", seal),
     )
     return installer, installer.restart
 
@@ -308,10 +375,11 @@ def _fill(
 
 def _content_key(config: Config, order: Instruction) -> bytes:
     """The key to a sealed order. Loads ``cryptography``."""
-    from sealift.agent.keyfile import decryption_key
+    from sealift.agent import keys
     from sealift.agent.unsealing import unseal
 
-    return unseal(order, config.device_id, decryption_key(config.decryption_key))
+    key = keys.decryption_key(config.decryption_key, config.tpm)
+    return unseal(order, config.device_id, key)
 
 
 def _moved(work: WorkFiles, order: Instruction) -> Moved | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sealift.sim.loaders.file import CountingWorld, OneShotWorld
 from sealift.sim.loaders.uboot import UbootWorld
+from sealift.sim.loaders.script import ScriptWorld
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,3 +20,4 @@ WORLDS: Final[Mapping[str, type[LoaderWorld]]] = {
     "one-shot": OneShotWorld,
     "uboot": UbootWorld,
 }
+    "script": ScriptWorld,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealift.agent.boot.file import FileBoot, Started, open_store
+from sealift.agent.boot.file import FileBoot, Started, Store, choose, open_store
+from sealift.agent.boot.script import CommandProgram, ScriptBoot
 from sealift.agent.boot.uboot import Tools, UbootBoot, UbootTools
 from sealift.agent.clock import SystemClock
 from sealift.core.types import Slot
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from sealift.agent.boot.file import LoaderStore
 
+EXAMPLE = Path(__file__).parents[4] / "boards/script/sealift-boot"
 ENV_BYTES = 0x2000
 
 
@@ -106,6 +108,40 @@ class UbootOnDisk(LoaderWorld):
         return contents(self.directory)
 
 
+class ScriptOnDisk(LoaderWorld):
+    """The example program of boards/script, run as it is, and its loader."""
+
+    kind = "script"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.directory = directory
+        self.file = directory / "boot.txt"
+        self.file.write_text(Store().to_text())
+
+    def boot(self) -> ScriptBoot:
+        running = self.directory / "running"
+        running.write_text(f"{self.running}\n")
+        program = [str(EXAMPLE), str(self.directory), str(running)]
+        return ScriptBoot(
+            CommandProgram(program, SystemClock(), 30.0), lambda: f"boot-{self.boots}"
+        )
+
+    def decide(self, starts: Callable[[Slot], bool]) -> Slot | None:
+        slot, after = choose(Store.from_text(self.file.read_text()))
+        self.file.write_text(after.to_text())
+        return slot if starts(slot) else None
+
+    def home(self) -> Slot:
+        return Store.from_text(self.file.read_text()).default
+
+    def trials(self, tries: int) -> int:
+        return tries
+
+    def stored(self) -> object:
+        return self.file.read_bytes()
+
+
 def contents(directory: Path) -> dict[str, bytes]:
     """Every file below a directory."""
     return {
@@ -119,4 +155,5 @@ ON_DISK: dict[str, Callable[[Path], LoaderWorld]] = {
     "file on disk": FileOnDisk,
     "one-shot on disk": lambda path: FileOnDisk(path, counts=False),
     "uboot tools": UbootOnDisk,
+    "example program": ScriptOnDisk,
 }
