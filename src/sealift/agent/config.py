@@ -64,6 +64,7 @@ class Boot:
     fw_setenv: str
     program: tuple[str, ...]
     seconds: float
+    verified: bool
     restart: tuple[str, ...]
 
 

@@ -266,6 +266,7 @@ SETTINGS = (
     Setting("boot", "fw_setenv", path, "/usr/bin/fw_setenv", '"/usr/bin/fw_setenv"', "kind `uboot`: program of libubootenv that writes them"),
     Setting("boot", "program", program, (), "[]", "kind `script`: program that answers for the loader"),
     Setting("boot", "seconds", number(0.1, 600), 30.0, "30", "time one call of a program of the boot loader may take", "seconds"),
+    Setting("boot", "verified", flag, False, "false", "whether a release is refused that does not say how it boots verified (docs/secure-boot.md)"),
     Setting("boot", "restart", restart, (), '"exit"', 'program that restarts the machine, or `"exit"`: the agent ends with status 75'),
     Setting("watchdog", "device", optional_path, "", '""', 'the kernel\'s watchdog, such as `/dev/watchdog`, where no service manager feeds it; `""`: none'),
     Setting("watchdog", "seconds", count(60, 3600), 120, "120", "the machine is reset when that device was not fed for so long", "seconds"),

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Loader,
         Moved,
         Progress,
+        SlotDevice,
         Transport,
     )
     from sealift.agent.record import Record
@@ -298,8 +299,22 @@ def _here(config: Config) -> tuple[AbInstaller, Callable[[], None]]:
     from sealift.agent.install.ab import AbInstaller
 
     part, loader = config.components[0], boot(config)
-    installer = AbInstaller(loader, _slots(part), loader.boot_id, tries=part.tries)
+    installer = AbInstaller(
+        loader, _slots(part), loader.boot_id, tries=part.tries, belongs=_belongs
+    )
     return installer, lambda: restart(config.boot.restart)
+
+
+def _belongs(image: Artifact, slot: SlotDevice) -> None:
+    """The boot file and the root in the slot are those of one release.
+
+    Raises:
+        BootError: they are not. SlotError: the slot's bytes changed.
+    """
+    if image.bootable is not None:
+        from sealift.core.bootable import check
+
+        check(image.bootable, slot.read, image.length)
 
 
 def _behind_a_link(
@@ -351,10 +366,17 @@ def _fill(
 
     Raises:
         ForbiddenError: the order is not sealed, and this device takes no other; nothing
-            was touched.
+            was touched. BootError: it does not boot verified, likewise.
     """
     from sealift.agent.payload import PayloadFill
 
+    here = not config.components[0].link
+    if here and config.boot.verified and order.artifact.bootable is None:
+        raise BootError(
+            "the release does not say how it boots verified, and this device boots "
+            "nothing else",
+            hint="pack it with --bootable, or see [boot] verified",
+        )
     limits = config.transfer
     if limits.sealed_only and order.sealed is None:
         raise ForbiddenError(
