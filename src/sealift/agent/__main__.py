@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from sealift.agent.config import load
 
+        if found.command == "keys":
+            return _keys(found)
         status: int = found.face(load(found.config), found)
     except SealiftError as error:
         show.error(error, as_json=found.json)
@@ -105,6 +107,25 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def _keys(options: argparse.Namespace) -> int:
+    from sealift.agent import making, show
+    from sealift.agent.config import Tpm
+
+    tpm = Tpm((options.tpm_tool,), options.tcti)
+    found = making.make(
+        options.report_key,
+        options.decryption_key,
+        options.store_key,
+        options.counter,
+        tpm,
+    )
+    if options.json:
+        show.value(found)
+    else:
+        show.facts(found)
+    return 0
+
+
 _Face = tuple[str, "Callable[[Config, argparse.Namespace], int]", str]
 _FACES: tuple[_Face, ...] = (
     ("run", _run, "poll, install and report until stopped"),
@@ -130,7 +151,25 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--dry-run", action="store_true", help="verify and tell, write nothing"
             )
+    _keys_parser(commands)
     return parser
+
+
+def _keys_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "make the keys of a new device in file, TPM or token; print what is public"
+    command = commands.add_parser("keys", help=text, description=text)
+    command.add_argument("act", choices=["make"])
+    places = (
+        ("--report-key", "signs reports: a file, tpm:0x81010001 or pkcs11:…"),
+        ("--decryption-key", "content keys are wrapped to it; the same kinds"),
+        ("--store-key", "seals the state; the same kinds, and tpm:…?pcr=7"),
+        ("--counter", "keeps the release floor: tpm:0x1500016"),
+    )
+    for option, meaning in places:
+        command.add_argument(option, default="", metavar="PLACE", help=meaning)
+    command.add_argument("--tpm-tool", default="/usr/bin/tpm2", metavar="FILE")
+    command.add_argument("--tcti", default="device:/dev/tpmrm0")
+    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 if __name__ == "__main__":

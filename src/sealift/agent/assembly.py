@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from sealift.agent import log, wiring
+from sealift.agent import keys, log, wiring
 from sealift.agent.clock import SystemClock
 from sealift.agent.cycle import Cycle, Parts, Stoppable
-from sealift.agent.keyfile import FileKey, decryption_key
 from sealift.agent.outbox import Outbox
 from sealift.agent.ports import Progress
 from sealift.agent.report import Reporter
+from sealift.agent.seal import UNKEYED, Seal
 from sealift.agent.storage import Forgiving, Store
 from sealift.agent.trust import Verifier
 from sealift.core.errors import SealiftError
@@ -38,6 +38,7 @@ def cycle(
     *,
     frugal: bool = False,
     goes_on: bool = False,
+    seal: Seal = UNKEYED,
 ) -> Cycle:
     """One cycle over the claimed state ``directory``.
 
@@ -52,7 +53,7 @@ def cycle(
     floor = provision.build_time.timestamp()
     way = Stoppable(wiring.transport(config, clock, lambda: floor), check)
     around = Around(way, clock, check, secrets.token_bytes, progress or Progress())
-    found = parts(config, provision, Store(directory), around)
+    found = parts(config, provision, Store(directory, seal=seal), around)
     if frugal:
         found = replace(found, laden=lambda: _HEAVY in sys.modules)
     return Cycle(found, goes_on=goes_on)
@@ -76,7 +77,7 @@ class Around:
 def parts(
     config: Config, provision: Provision, storage: Store, around: Around
 ) -> Parts:
-    """The parts of one cycle.
+    """The parts of one cycle; its records are sealed as the store is.
 
     Raises:
         SealiftError: the report key or the state cannot be used.
@@ -84,12 +85,12 @@ def parts(
     way, clock = around.way, around.clock
     kept = Forgiving(storage, lambda error: log.failed("state", error))
     verifier = Verifier(way, kept, clock, provision)
-    key = _Later(lambda: FileKey(config.report_key))
+    key = _Later(lambda: keys.report_key(config.report_key, config.tpm))
     outbox = Outbox(storage, int(verifier.standing().now.timestamp()))
     return Parts(
-        component=wiring.component(config, way, clock, around.progress),
-        journal=wiring.journal(config),
-        floors=wiring.floors(config),
+        component=wiring.component(config, way, clock, around.progress, storage.seal),
+        journal=wiring.journal(config, storage.seal),
+        floors=wiring.floors(config, storage.seal),
         storage=storage,
         way=way,
         verifier=verifier,
@@ -108,7 +109,7 @@ def _kid(config: Config) -> str | None:
     if not config.decryption_key:
         return None
     try:
-        return decryption_key(config.decryption_key).recipient.kid
+        return keys.kid(keys.decryption_key(config.decryption_key, config.tpm))
     except SealiftError as error:
         log.failed("decryption-key", error)
         return None

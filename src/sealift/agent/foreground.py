@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sealift.agent import child, history, identity, show, wiring
+from sealift.agent import child, history, identity, keys, show, wiring
 from sealift.agent.clock import SystemClock
 from sealift.agent.cycle import settled
-from sealift.agent.keyfile import FileKey, decryption_key
 from sealift.agent.ports import Progress
+from sealift.agent.seal import UNKEYED, Seal
 from sealift.agent.signals import Signals
 from sealift.agent.status import Status, described
 from sealift.agent.storage import Overlay, Records, claim, look
@@ -39,7 +39,11 @@ def check(config: Config, *, as_json: bool) -> int:
     signals = Signals()
     try:
         found = cycle(
-            config, directory, signals.end_if_stopping, _progress(quiet=as_json)
+            config,
+            directory,
+            signals.end_if_stopping,
+            _progress(quiet=as_json),
+            seal=wiring.seal(config),
         )
         restart = 0
         try:
@@ -93,13 +97,14 @@ def dry_run(config: Config, *, as_json: bool) -> int:
     Raises:
         SealiftError: why nothing of it would be installed.
     """
-    clock, directory = SystemClock(), _reading(config)
+    clock, seal, directory = SystemClock(), wiring.seal(config), _reading(config)
     floor = wiring.BUILD_TIME.timestamp()
     way = wiring.transport(config, clock, lambda: floor)
     try:
-        verifier = Verifier(way, Overlay(directory), clock, wiring.provision(config))
-        states = wiring.journal(config).read()
-        floors = wiring.floors(config)
+        kept = Overlay(directory, seal)
+        verifier = Verifier(way, kept, clock, wiring.provision(config))
+        states = wiring.journal(config, seal).read()
+        floors = wiring.floors(config, seal)
         floors.heed(states)
         lowest = {part.ecu_id: floors.floor(part.ecu_id) for part in config.components}
         orders = verifier.check(lowest, settled(states)).instructions
@@ -132,11 +137,14 @@ def _order(order: Instruction) -> Json:
 def status(config: Config, *, as_json: bool) -> int:
     """Everything this device knows of itself, offline."""
     clock, directory = SystemClock(), _reading(config)
-    found = Status(config, _records(directory), clock).collect(
-        wiring.journal(config).read,
-        wiring.floors(config),
+    seal, remark = _seal(config)
+    facts = Status(config, _records(directory, seal), clock)
+    facts.remarks += remark
+    found = facts.collect(
+        wiring.journal(config, seal).read,
+        wiring.floors(config, seal),
         wiring.boot(config),
-        lambda: _standing(config, directory),
+        lambda: _standing(config, directory, seal),
     )
     if as_json:
         show.value(found)
@@ -145,11 +153,19 @@ def status(config: Config, *, as_json: bool) -> int:
     return 0
 
 
-def _standing(config: Config, directory: int | None) -> Json:
+def _seal(config: Config) -> tuple[Seal, list[str]]:
+    """The seal; without it nothing of the state is shown, and the rest all the same."""
+    try:
+        return wiring.seal(config), []
+    except SealiftError as error:
+        return UNKEYED, [f"{error.message} [{error.code}]"]
+
+
+def _standing(config: Config, directory: int | None, seal: Seal) -> Json:
     clock = SystemClock()
     way = wiring.Offline()
     found = Verifier(
-        way, Overlay(directory), clock, wiring.provision(config)
+        way, Overlay(directory, seal), clock, wiring.provision(config)
     ).standing()
     return {
         "now": found.now.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -160,7 +176,7 @@ def _standing(config: Config, directory: int | None) -> Json:
 
 def past(config: Config, *, as_json: bool) -> int:
     """The last attempts and refusals, oldest first."""
-    entries = history.read(_records(_reading(config)))
+    entries = history.read(_records(_reading(config), wiring.seal(config)))
     if as_json:
         show.value(entries)
         return 0
@@ -179,16 +195,22 @@ def config_check(config: Config, *, as_json: bool) -> int:
     wiring.gate(config)
     for part in config.components:
         identity.factory_image(part)
-    key = FileKey(config.report_key)
-    path = config.decryption_key
-    kid = decryption_key(path).recipient.kid if path else None
+    key = keys.report_key(config.report_key, config.tpm)
+    place = config.decryption_key
+    kid = keys.kid(keys.decryption_key(place, config.tpm)) if place else None
+    seal = wiring.seal(config)
+    for part in config.components:
+        if counter := keys.counter(part.counter, config.tpm):
+            counter.value()
     wiring.transport(config, SystemClock(), lambda: 0.0).close()
     remark = identity.certificate(config).remark(SystemClock().now())
     found: Json = {
         "config": config.path,
         "device_id": config.device_id,
+        "key_store": keys.kind(config.report_key),
         "report_key_id": key.key_id,
         "decryption_key_id": kid,
+        "store_key_id": seal.key_id.decode() or None,
         "remarks": [remark] if remark else [],
     }
     if as_json:
@@ -203,5 +225,7 @@ def _reading(config: Config) -> int | None:
     return look(config.state) if os.path.lexists(config.state) else None
 
 
-def _records(directory: int | None) -> Records | Overlay:
-    return Overlay(directory) if directory is None else Records(directory)
+def _records(directory: int | None, seal: Seal) -> Records | Overlay:
+    if directory is None:
+        return Overlay(directory)
+    return Records(directory, seal=seal)

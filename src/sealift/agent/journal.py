@@ -38,7 +38,7 @@ from sealift.agent.machine import (
     name,
 )
 from sealift.agent.record import LostError
-from sealift.core.errors import FormatError, MalformedError
+from sealift.core.errors import FormatError, MalformedError, StateError
 from sealift.core.types import Artifact, Instruction, Slot
 from sealift.core.version import counter_floor
 
@@ -100,6 +100,9 @@ class Floors:
     Kept in a record of its own and, where the board has one, in a hardware counter. The
     floor is the highest value any of them knows. A damaged record is no floor of zero:
     the shell adds the counter of what is installed (``known``).
+
+    The record is written before the counter steps. So a record below its counter is
+    that of an earlier day, put back (D-15); :meth:`agree` refuses it.
     """
 
     def __init__(
@@ -146,6 +149,58 @@ class Floors:
             self._kept = kept
         if hardware := self._hardware.get(ecu_id):
             hardware.advance(counter)
+
+    def agree(self, states: Mapping[str, State]) -> None:
+        """See that record and hardware are of one device and one day, and make it so.
+
+        A counter below its record is raised: the step that was cut is finished. A state
+        that was wiped whole takes over what the counter says.
+
+        Raises:
+            StateError: what is stored here is older than the device (D-15); or it
+            cannot be read or written.
+        """
+        for ecu_id, counter in self._hardware.items():
+            value, kept = counter.value(), self._read().get(ecu_id)
+            if self._is_old(ecu_id, states, value):
+                raise StateError(
+                    f"the stored floor of {ecu_id} is {kept or 0}, its hardware "
+                    f"counter stands at {value}: this state is of an earlier day",
+                    hint="docs/agent.md, Old state and lost keys",
+                    component=ecu_id,
+                )
+            if kept is not None and kept > value:
+                counter.advance(kept)
+            elif kept is None and value:
+                self.raise_to(ecu_id, value)
+
+    def remarks(self, states: Mapping[str, State]) -> list[str]:
+        """What ``status`` says of the hardware counters; reads only.
+
+        Raises:
+            StateError: record or hardware counter cannot be read now.
+        """
+        found = []
+        for ecu_id, counter in self._hardware.items():
+            value, kept = counter.value(), self._read().get(ecu_id, 0)
+            if self._is_old(ecu_id, states, value):
+                found.append(f"the state of {ecu_id} is of an earlier day")
+            elif value < kept:
+                found.append(
+                    f"the hardware counter of {ecu_id} stands at {value}, below the "
+                    f"floor {kept}"
+                )
+        return found
+
+    def _is_old(self, ecu_id: str, states: Mapping[str, State], value: int) -> bool:
+        """Below the counter, and neither wiped nor damaged: then it was put back.
+
+        Who damages it on the way gains nothing: the counter is the floor all the same.
+        """
+        kept = self._read().get(ecu_id)
+        if self._record.torn:
+            return False
+        return value > 0 and ecu_id in states if kept is None else kept < value
 
     def _read(self) -> dict[str, int]:
         if self._kept is None:

@@ -13,7 +13,7 @@ from sealift.core.errors import KeyUnreadableError
 from sealift.core.hpke import Recipient
 
 if TYPE_CHECKING:
-    from sealift.agent.config import Config
+    from sealift.agent.config import Tpm
     from sealift.agent.ports import Counter, DecryptionKey, DeviceKey
     from sealift.agent.tpm import Tool
 
@@ -26,18 +26,17 @@ def kind(place: str) -> str:
     return scheme if scheme in {TPM, TOKEN} else FILE
 
 
-def report_key(config: Config) -> DeviceKey:
+def report_key(place: str, tpm: Tpm) -> DeviceKey:
     """The key that signs reports. Loads ``cryptography``.
 
     Raises:
         KeyUnreadableError, PassphraseError, TrustAnchorError, InvalidConfigError,
         MissingToolError: it cannot be used, as the back end says.
     """
-    place = config.report_key
     if kind(place) == TPM:
         from sealift.agent.tpm import TpmKey
 
-        return TpmKey(tool(config), place)
+        return TpmKey(tool(tpm), place)
     if kind(place) == TOKEN:
         from sealift.agent.pkcs11 import TokenKey
 
@@ -45,17 +44,16 @@ def report_key(config: Config) -> DeviceKey:
     return keyfile.FileKey(place)
 
 
-def decryption_key(config: Config) -> DecryptionKey:
+def decryption_key(place: str, tpm: Tpm) -> DecryptionKey:
     """The key that content keys are wrapped to. Loads ``cryptography``.
 
     Raises:
         KeyUnreadableError: none is configured. Others: as :func:`report_key`.
     """
-    place = config.decryption_key
     if kind(place) == TPM:
         from sealift.agent.tpm import TpmDecryptionKey
 
-        return TpmDecryptionKey(tool(config), place)
+        return TpmDecryptionKey(tool(tpm), place)
     if kind(place) == TOKEN:
         from sealift.agent.pkcs11 import TokenDecryptionKey
 
@@ -68,19 +66,18 @@ def kid(key: DecryptionKey) -> str:
     return Recipient(key.kem, key.public).kid
 
 
-def store_key(config: Config) -> bytes | None:
+def store_key(place: str, tpm: Tpm) -> bytes | None:
     """The key the state is sealed with, ``None`` if none is configured.
 
     Raises:
         KeyUnreadableError and others: as :func:`report_key`.
     """
-    place = config.state_key
     if not place:
         return None
     if kind(place) == TPM:
         from sealift.agent.tpm import sealed_key
 
-        return sealed_key(tool(config), place)
+        return sealed_key(tool(tpm), place)
     if kind(place) == TOKEN:
         from sealift.agent.pkcs11 import derived_key
 
@@ -88,7 +85,7 @@ def store_key(config: Config) -> bytes | None:
     return keyfile.store_key(place)
 
 
-def counter(config: Config, place: str) -> Counter | None:
+def counter(place: str, tpm: Tpm) -> Counter | None:
     """The hardware counter at ``place``, ``None`` for an empty one.
 
     Raises:
@@ -100,11 +97,11 @@ def counter(config: Config, place: str) -> Counter | None:
         raise KeyUnreadableError(f"{place} is no hardware counter")
     from sealift.agent.tpm import TpmCounter
 
-    return TpmCounter(tool(config), place)
+    return TpmCounter(tool(tpm), place)
 
 
-def tool(config: Config) -> Tool:
+def tool(tpm: Tpm) -> Tool:
     """The program that talks to the TPM."""
     from sealift.agent.tpm import Tool
 
-    return Tool(config.tpm.tool, config.tpm.tcti)
+    return Tool(tpm.tool, tpm.tcti)

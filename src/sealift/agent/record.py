@@ -106,6 +106,8 @@ class Record:
         self._limit = limit
         self._what = what
         self._newest: tuple[int, Copy] | None = None
+        self.torn = False
+        """Whether the last :meth:`read` met a copy that is not valid."""
 
     def read(self) -> bytes | None:
         """The payload, ``None`` if nothing was ever written whole.
@@ -119,6 +121,7 @@ class Record:
         """
         self._newest = None
         found = [self._cells.read(at, _HEADER_BYTES + self._limit) for at in _BOTH]
+        self.torn = False
         for at, copy in self._valid(found):
             if self._newest is None or copy.sequence > self._newest[1].sequence:
                 self._newest = (at, copy)
@@ -177,6 +180,8 @@ class Record:
             copy = unpack(raw, self._seal) if raw else None
             if copy is not None and len(copy.payload) <= self._limit:
                 yield at, copy
+            elif raw:
+                self.torn = True
 
 
 class FileCells:

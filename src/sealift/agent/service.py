@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from sealift.agent import child, life, log, runtime, wiring
 from sealift.agent.clock import SystemClock
 from sealift.agent.daemon import Daemon, Pace
+from sealift.agent.seal import UNKEYED, Seal
 from sealift.agent.signals import Signals
 from sealift.agent.storage import Forgiving, Overlay, claim
 from sealift.agent.trust import Verifier
 from sealift.agent.watchdog import DeviceDog, Dog, Guard, ManagerDog
+from sealift.core.errors import StateError
 
 if TYPE_CHECKING:
     from sealift.agent.child import Ended, Summary
@@ -34,20 +36,23 @@ def serve(config: Config, manager: Manager | None = None) -> int:
     directory = claim(config.state)
     floor = wiring.BUILD_TIME.timestamp()
     way = wiring.transport(config, clock, lambda: floor)
-    kept = Forgiving(Overlay(directory), lambda _: None)  # a child tells of it
-    verifier = Verifier(way, kept, clock, wiring.provision(config))
     signals = Signals()
     guard = Guard(_dogs(config, manager), clock.monotonic)
     life.listen(guard)
+    seal = _seal(config, signals, guard)
+    kept = Forgiving(Overlay(directory, seal), lambda _: None)  # a child tells of it
+    verifier = Verifier(way, kept, clock, wiring.provision(config))
     tell = manager.tell if manager else _nobody
 
     def work() -> Ended:
         tell("STATUS=working")
         way.close()  # no child may talk on a connection of its parent
-        ended = child.run(lambda own: _cycle(config, directory, own), signals, guard)
+        ended = child.run(
+            lambda own: _cycle(config, directory, seal, own), signals, guard
+        )
         while ended.summary.get("leaves") and not signals.stopping:
             ended = child.run(
-                lambda own: _cycle(config, directory, own, goes_on=True),
+                lambda own: _cycle(config, directory, seal, own, goes_on=True),
                 signals,
                 guard,
             )
@@ -103,10 +108,38 @@ def _chance() -> float:
     return int.from_bytes(os.urandom(7), "big") / 2**56
 
 
+def _seal(config: Config, signals: Signals, guard: Guard) -> Seal:
+    """The seal of the state. A child asks file, TPM or token: we stay small.
+
+    Raises:
+        StateError: a key is configured, and cannot be had.
+    """
+    if not config.state_key:
+        return UNKEYED
+    ended = child.run(
+        lambda _: {"key": (wiring.seal(config).key or b"").hex()}, signals, guard
+    )
+    key = ended.summary.get("key")
+    if not isinstance(key, str):
+        raise StateError(
+            "the key the state is sealed with cannot be had",
+            hint="the log says why; sealift-agent config-check says it, too",
+            reason=str(ended.summary.get("error")),
+        )
+    return Seal(bytes.fromhex(key))
+
+
 def _cycle(
-    config: Config, directory: int, signals: Signals, *, goes_on: bool = False
+    config: Config,
+    directory: int,
+    seal: Seal,
+    signals: Signals,
+    *,
+    goes_on: bool = False,
 ) -> Summary:
     from sealift.agent.assembly import cycle
 
     check = signals.end_if_stopping
-    return cycle(config, directory, check, frugal=True, goes_on=goes_on).run()
+    return cycle(
+        config, directory, check, frugal=True, goes_on=goes_on, seal=seal
+    ).run()

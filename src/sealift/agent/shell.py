@@ -133,7 +133,8 @@ class Shell:
 
     Raises:
         TrustAnchorError: others may write the journal; nothing of it is believed.
-        StateError: it cannot be read now; whoever starts the agent starts it again.
+        StateError: it cannot be read now; whoever starts the agent starts it again. Or
+        it is older than the device (D-15).
     """
 
     performs: type[Duties] = Duties
@@ -359,6 +360,7 @@ class Shell:
         except LostError as error:
             self._outside.notice("", error)
             kept = {}
+        self._floors.agree(kept)
         states = {
             ecu: kept[ecu] if ecu in kept else self._first(part)
             for ecu, part in self._components.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from sealift.agent import history, identity, machine, outbox, runtime
+from sealift.agent import history, identity, keys, machine, outbox, runtime
 from sealift.agent.machine import Idle, State
 from sealift.core.errors import SealiftError
 from sealift.core.types import Slot
@@ -44,8 +44,10 @@ class Status:
         """Everything as one JSON object."""
         found = self._try(states) or {}
         floors.heed(found)
+        self.remarks += self._try(lambda: floors.remarks(found)) or ()
         return {
             "device_id": self._config.device_id,
+            "key_store": keys.kind(self._config.report_key),
             "components": [
                 self._component(part, found.get(part.ecu_id, Idle()), floors, boot)
                 for part in self._config.components

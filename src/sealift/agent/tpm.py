@@ -389,7 +389,7 @@ class TpmCounter:
     def _read(self, index: str) -> int:
         raw = _asked(
             f"counter {self.index}",
-            lambda: self._tool("nvread", "-Q", "-s", "8", "-C", index, index),
+            lambda: self._tool("nvread", "-s", "8", "-C", index, index),
             StateError,
         )
         return int.from_bytes(raw, "big")

@@ -24,6 +24,6 @@ microcontroller behind this device applies by itself.
 """
 
 from sealift.agent.payload.fill import PayloadFill, clear, moved
-from sealift.agent.payload.patch import PatchFile
+from sealift.agent.payload.patch import PATCH_FILE, PatchFile
 
-__all__ = ["PatchFile", "PayloadFill", "clear", "moved"]
+__all__ = ["PATCH_FILE", "PatchFile", "PayloadFill", "clear", "moved"]
