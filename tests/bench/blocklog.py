@@ -4,7 +4,7 @@ QEMU's ``blklogwrites`` writes a log of each write and flush, in the format of
 dm-log-writes. :class:`Log` reads it; :class:`Disk` is the image from before, with
 sectors of the log laid over it (nothing is copied); :func:`states` goes through the
 log: after each entry, and at each flush with random parts of what had not been flushed,
-in sectors. A disk keeps a fingerprint for each of its regions, so that a judge need
+requests or sectors. A disk keeps a fingerprint for each of its regions, so that a judge need
 look only at what it has not seen before.
 """
 
@@ -309,14 +309,21 @@ class _Epoch:
         self.number = number
         self.marks = marks
         self.pieces: list[tuple[int, int]] = []
+        self.ends: list[int] = []
+        """Where the pieces of each entry end."""
         self.forced: list[int] = []
         """Indexes of pieces that went past the cache."""
 
     def add(self, entry: Entry) -> None:
         start = len(self.pieces)
         self.pieces += pieces(entry)
+        self.ends.append(len(self.pieces))
         if Flag.FUA in entry.flags:
             self.forced += range(start, len(self.pieces))
+
+    def entry(self, index: int) -> int:
+        """Which entry a piece belongs to."""
+        return bisect.bisect_right(self.ends, index)
 
 
 def _shuffled(
@@ -345,10 +352,16 @@ def _choices(epoch: _Epoch, count: int, chance: random.Random) -> Iterator[list[
             some = {it for bit, it in enumerate(free) if mask >> bit & 1}
             yield sorted(some | forced)
         return
-    for _ in range(count):
-        # The cut comes anywhere in the epoch; few, half or most of it arrived.
+    for number in range(count):
+        # The cut comes anywhere in the epoch; few, half or most of it arrived. A drive
+        # keeps or loses whole requests more often than single sectors of one.
         end = total if chance.random() < 0.5 else chance.randint(1, total)
         share = chance.choice((0.1, 0.5, 0.9))
+        whole = number % 2 == 0
+        kept = [chance.random() < share for _ in epoch.ends] if whole else []
         yield [
-            index for index in range(end) if index in forced or chance.random() < share
+            index
+            for index in range(end)
+            if index in forced
+            or (kept[epoch.entry(index)] if whole else chance.random() < share)
         ]

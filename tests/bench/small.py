@@ -19,7 +19,7 @@ from tests.bench import gpt, toolbox
 from tests.bench.judge import Signed
 
 ESP_MIB, SLOT_MIB, DATA_MIB, MARKS_MIB = 40, 4, 16, 1
-_SALT = bytes(range(32))
+SALT = bytes(range(32))
 _BLOCKS = 600
 _BOOT_BYTES = 192 * 1024
 
@@ -53,9 +53,9 @@ def release(place: Path, number: int, *, boot_bytes: int = _BOOT_BYTES) -> Relea
     def read(offset: int, length: int) -> bytes:
         return data[offset : offset + length]
 
-    root = verity.build(read, _BLOCKS, _SALT, write)
-    superblock = verity.Superblock(_BLOCKS, _SALT, bytes(16)).encode()
-    command = " ".join(bootable.words(root, _SALT, _BLOCKS))
+    root = verity.build(read, _BLOCKS, SALT, write)
+    superblock = verity.Superblock(_BLOCKS, SALT, bytes(16)).encode()
+    command = " ".join(bootable.words(root, SALT, _BLOCKS))
     boot = _boot_file(number, command, boot_bytes)
     head = data + superblock + tree
     image = place / f"release-{number}.img"
@@ -115,7 +115,7 @@ def _boot_file(number: int, command: str, size: int) -> bytes:
         (b".linux", b""),
     ]
     at = 0x400
-    optional = struct.pack("<H", 0x20B).ljust(240, b"\0")
+    optional = struct.pack("<H58xI44xI", 0x20B, 0x400, 16).ljust(240, b"\0")
     head = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40)
     head += b"PE\0\0" + struct.pack(
         "<HHIIIHH", 0x8664, len(sections), 0, 0, 0, 240, 0x22
