@@ -21,7 +21,7 @@ from sealift.agent.files import read_all
 from sealift.core.errors import BootError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["FIRMWARE", "LOADER", "EfiVariables", "Variables", "as_text", "as_value"]
 
@@ -85,8 +85,14 @@ def as_text(value: bytes | None) -> str:
 class EfiVariables:
     """:class:`Variables` in efivarfs; another directory serves for tests."""
 
-    def __init__(self, directory: str = "/sys/firmware/efi/efivars") -> None:
+    def __init__(
+        self,
+        directory: str = "/sys/firmware/efi/efivars",
+        *,
+        ioctl: Callable[[int, int, array.array[int]], object] = fcntl.ioctl,
+    ) -> None:
         self._directory = directory
+        self._ioctl = ioctl
 
     def read(self, name: str, vendor: str = LOADER) -> bytes | None:
         """The value, ``None`` if there is no such variable.
@@ -117,7 +123,7 @@ class EfiVariables:
         """
         path = self._path(name, LOADER)
         with _translated("set", name):
-            _unlock(path)
+            self._unlock(path)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | _SAFE, 0o600)
             try:
                 whole = ATTRIBUTES.to_bytes(4, "little") + value
@@ -136,33 +142,32 @@ class EfiVariables:
         """
         path = self._path(name, LOADER)
         with _translated("delete", name), contextlib.suppress(FileNotFoundError):
-            _unlock(path)
+            self._unlock(path)
             os.unlink(path)
+
+    def _unlock(self, path: str) -> None:
+        """Take the immutable mark off, where there is a file and it has one."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | _SAFE)
+        except FileNotFoundError:
+            return
+        try:
+            flags = array.array("l", [0])
+            self._ioctl(descriptor, _GETFLAGS, flags)
+            if flags[0] & _IMMUTABLE:
+                flags[0] &= ~_IMMUTABLE
+                self._ioctl(descriptor, _SETFLAGS, flags)
+        except OSError as error:
+            if error.errno not in _NO_FLAGS:  # a file system without such marks
+                raise
+        finally:
+            os.close(descriptor)
 
     def _path(self, name: str, vendor: str) -> str:
         return os.path.join(self._directory, f"{name}-{vendor}")
 
 
 _SAFE: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-
-
-def _unlock(path: str) -> None:
-    """Take the immutable mark off, where there is a file and it has one."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | _SAFE)
-    except FileNotFoundError:
-        return
-    try:
-        flags = array.array("l", [0])
-        fcntl.ioctl(descriptor, _GETFLAGS, flags)
-        if flags[0] & _IMMUTABLE:
-            flags[0] &= ~_IMMUTABLE
-            fcntl.ioctl(descriptor, _SETFLAGS, flags)
-    except OSError as error:
-        if error.errno not in _NO_FLAGS:  # a file system without such marks
-            raise
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -132,6 +132,7 @@ class SystemdBoot:
             self._pin(home)
             clean(self._esp, LINUX)
             self._take_away(slot)
+            self._try_to_tidy(home)
 
     def set_next(self, slot: Slot, tries: int) -> None:
         """Arm ``slot`` by its exact name; with home, disarm.
@@ -168,11 +169,7 @@ class SystemdBoot:
                 return
             self._set(DEFAULT, f"sealift-{current}*")
             self._delete(ONE_SHOT)
-            try:
-                clean(self._esp, LINUX)
-                self._tidy(current)
-            except DeviceError as error:
-                log.failed("untidy", error, slot=current.value)
+            self._try_to_tidy(current)
 
     def state(self) -> BootState:
         """Loader, slots, and whatever is not as it should be."""
@@ -332,6 +329,14 @@ class SystemdBoot:
             self._esp.remove(name)
         if names:
             self._esp.sync()
+
+    def _try_to_tidy(self, home: Slot) -> None:
+        """The decision stands without it."""
+        try:
+            clean(self._esp, LINUX)
+            self._tidy(home)
+        except DeviceError as error:
+            log.failed("untidy", error, slot=home.value)
 
     def _tidy(self, slot: Slot) -> None:
         """Give the confirmed slot its confirmed name, and no other."""

@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from sealift.agent.boot.systemd_boot import SystemdBoot
-from sealift.agent.efivars import FIRMWARE, as_text, as_value
+from sealift.agent.efivars import FIRMWARE, LOADER, as_text, as_value
 from sealift.core.errors import BootError, FormatError, SpaceError
 from sealift.core.pe import read_pe
 from sealift.core.types import Slot
@@ -135,15 +135,20 @@ class SystemdBootWorld(LoaderWorld):
     def __init__(self, flash: Flash | None = None) -> None:
         super().__init__(flash)
         self.releases = 1
-        esp = FlashPartition(self.flash)
-        esp.format()
+        self.format()
+        self.provide("LoaderEntryDefault", as_value("sealift-a*"))
+        self.provide("SecureBoot", b"\1", FIRMWARE)
+        self.provide("SetupMode", b"\0", FIRMWARE)
+        self.deliver(Slot.A, *bootable_image("1"))
+
+    def format(self) -> None:
+        """A new partition."""
+        FlashPartition(self.flash).format()
+
+    def provide(self, name: str, value: bytes, vendor: str = LOADER) -> None:
+        """Have a variable there that the factory, the firmware or the loader sets."""
         if self.variables_kept:
-            nvram = FlashVariables(self.flash)
-            nvram.provide("LoaderEntryDefault", as_value("sealift-a*"))
-            nvram.provide("SecureBoot", b"\1", FIRMWARE)
-            nvram.provide("SetupMode", b"\0", FIRMWARE)
-        content, image = bootable_image("1")
-        self.deliver(Slot.A, content, image)
+            FlashVariables(self.flash).provide(name, value, vendor)
 
     def deliver(self, slot: Slot, content: bytes, image: Artifact) -> None:
         """Put an image's boot file on the partition, confirmed, as the factory does."""
@@ -219,8 +224,7 @@ class SystemdBootWorld(LoaderWorld):
 
     def _announce(self) -> None:
         """What the loader tells its system at each start."""
-        if self.variables_kept:
-            FlashVariables(self.flash).provide("LoaderInfo", as_value(INFO))
+        self.provide("LoaderInfo", as_value(INFO))
 
 
 class NamesWorld(SystemdBootWorld):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sealift.sim.loaders.file import CountingWorld, OneShotWorld
-from sealift.sim.loaders.uboot import UbootWorld
 from sealift.sim.loaders.script import ScriptWorld
+from sealift.sim.loaders.systemd_boot import NamesWorld, SystemdBootWorld
+from sealift.sim.loaders.uboot import UbootWorld
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,8 @@ __all__ = ["WORLDS"]
 WORLDS: Final[Mapping[str, type[LoaderWorld]]] = {
     "counting": CountingWorld,
     "one-shot": OneShotWorld,
+    "systemd-boot": SystemdBootWorld,
+    "systemd-boot-names": NamesWorld,
+    "script": ScriptWorld,
     "uboot": UbootWorld,
 }
-    "script": ScriptWorld,

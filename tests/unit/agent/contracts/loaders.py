@@ -20,6 +20,7 @@ from sealift.sim.loaders.uboot import (
 )
 from sealift.sim.loaders.world import LoaderWorld
 from tests.bench import toolbox
+from tests.unit.agent.boot.uefi_board import NamesOnDisk, UefiOnDisk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,6 +155,8 @@ def contents(directory: Path) -> dict[str, bytes]:
 ON_DISK: dict[str, Callable[[Path], LoaderWorld]] = {
     "file on disk": FileOnDisk,
     "one-shot on disk": lambda path: FileOnDisk(path, counts=False),
+    "systemd-boot on disk": UefiOnDisk,
+    "names on disk": NamesOnDisk,
     "uboot tools": UbootOnDisk,
     "example program": ScriptOnDisk,
 }
