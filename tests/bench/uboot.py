@@ -24,7 +24,7 @@ PARTITIONS = (ENV, disk.SLOT_A, disk.SLOT_B, disk.DATA)
 COPIES = ("uboot.env", "uboot-redund.env")
 ENV_BYTES = 0x4000
 FIT_OFFSET = 0x10000 * 512
-FIT_BYTES_MAX = 0x8000 * 512
+FIT_BYTES_MAX = 0x10000 * 512
 
 PREBUILT = "usr/lib/u-boot/qemu_arm64/u-boot.bin"
 _NEEDED = (b"Bootlimit (%lu) exceeded", b"upgrade_available", b"uboot-redund.env")
@@ -57,22 +57,21 @@ def firmware() -> Path:
 
 
 def machine_words() -> list[str]:
-    """The board itself: what decides the device tree that QEMU makes of it (D25)."""
+    """The board itself: what decides the device tree that QEMU makes of it (D25).
+
+    The firmware is part of it: QEMU leaves devices out where there is one.
+    """
     program = toolbox.program("qemu-system-aarch64")
-    return [
-        program,
-        "-L",
-        str(toolbox.file("usr/share/qemu")),
-        *_MACHINE,
-        "-nodefaults",
-    ]
+    roms = str(toolbox.file("usr/share/qemu"))
+    words = ("-L", roms, *_MACHINE, "-nodefaults", "-bios", str(firmware()))
+    return [program, *words]
 
 
 def argv(place: Path, port: int | None = None) -> list[str]:
     """The machine over ``place``, which has ``disk.img`` and ``control.dtb``."""
     return [
         *machine_words(),
-        *("-M", "virt", "-bios", str(firmware()), "-dtb", str(place / "control.dtb")),
+        *("-M", "virt", "-dtb", str(place / "control.dtb")),
         *qemu.drive(place / "disk.img", "d0", "if=none", "cache=writeback"),
         *("-device", "virtio-blk-device,drive=d0"),
         *qemu.network(port),
