@@ -18,7 +18,7 @@ from sealift.core.types import VERITY_BLOCK
 from tests.bench import gpt, toolbox
 from tests.bench.judge import Signed
 
-ESP_MIB, SLOT_MIB, DATA_MIB, MARKS_MIB = 40, 4, 16, 1
+ESP_MIB, SLOT_MIB, DATA_MIB, MARKS_MIB = 40, 4, 8, 1
 SALT = bytes(range(32))
 _BLOCKS = 600
 _BOOT_BYTES = 192 * 1024
@@ -71,9 +71,12 @@ def disk(
     boot_files: dict[str, bytes],
     *,
     bits: int = 32,
-    data: bool = False,
+    data: str = "",
 ) -> Path:
-    """A disk with these slots filled and these files on the EFI partition."""
+    """A disk with these slots filled and these files on the EFI partition.
+
+    ``data`` are features of an ext4 in the data partition, which else stays empty.
+    """
     sizes = {"esp": ESP_MIB, "sealift-a": SLOT_MIB, "sealift-b": SLOT_MIB}
     sizes |= {"sealift-data": DATA_MIB, "marks": MARKS_MIB}
     found = place / "disk.img"
@@ -97,7 +100,7 @@ def disk(
         made = place / "data.img"
         with made.open("wb") as file:
             file.truncate(DATA_MIB << 20)
-        _run(["mkfs.ext4", "-q", "-b", "1024", str(made)])
+        _run(["mkfs.ext4", "-q", "-b", "1024", "-O", data, str(made)])
         contents["sealift-data"] = made.read_bytes()
     with found.open("r+b") as file:
         for name, content in contents.items():
