@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sealift.cli import output, remote
+from sealift.cli import output, remote, secure_boot, signing_views
 from sealift.core.errors import RefusedError
 
 if TYPE_CHECKING:
     from sealift.sign.desk import Desk
     from sealift.sign.payloads import Sealing
-    from sealift.sign.release import Release
     from sealift.sign.review import Review
     from sealift.sign.travel import Letter
 
 app = output.group("Pack, review, sign and publish releases; sign new Roots.")
+app.add_typer(secure_boot.app, name="secure-boot")
 
 RequestPath = Annotated[
     Path,
@@ -84,6 +84,13 @@ def pack(
             help="Also make the delta from this image or release; repeat for several.",
         ),
     ] = None,
+    bootable: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="IMAGE.boot.json",
+            help="How it boots verified: facts written by `secure-boot image`.",
+        ),
+    ] = None,
     preset: Annotated[
         int, typer.Option(min=0, max=9, help="LZMA effort; 9 is slow and small.")
     ] = 6,
@@ -118,6 +125,7 @@ def pack(
             now=output.now(),
             accept=accept or [],
             sbom=sbom,
+            bootable=bootable,
             travel=travel,
             dry_run=dry_run,
             progress=report,
@@ -129,7 +137,7 @@ def pack(
             text=lambda: output.note(f"{description.path} could be packed (dry run)"),
         )
     else:
-        _show_release(release, out, len(base or []), as_json=as_json)
+        signing_views.show_release(release, out, len(base or []), as_json=as_json)
 
 
 @app.command()
@@ -155,7 +163,7 @@ def propose(
     letter = Letter(release / "request.json", request)
     if not dry_run:
         letter.save()
-    _show_status(letter, as_json=as_json)
+    signing_views.show_status(letter, as_json=as_json)
 
 
 @app.command()
@@ -179,7 +187,7 @@ def renew(
 
     request = releases.propose_renewal(Desk.open(desk), remove or [], output.now())
     letter = Letter(out, request) if dry_run else Letter.write(out, request)
-    _show_status(letter, as_json=as_json)
+    signing_views.show_status(letter, as_json=as_json)
 
 
 # ── judging and signing ──────────────────────────────────────────────────────────────
@@ -213,7 +221,7 @@ def review(
     output.show(
         {**found.to_json(), "signatures": status(letter.request)},
         as_json=as_json,
-        text=lambda: _print_review(found),
+        text=lambda: signing_views.print_review(found),
     )
 
 
@@ -257,7 +265,7 @@ def sign(
         desk = desk_of(key)
     found = _reviewed(letter, desk, root, demo=demo)
     if not as_json:
-        _print_review(found)
+        signing_views.print_review(found)
     require_consent(found, accept or [])
     if not as_json and output.is_interactive():
         output.confirm("Sign exactly this?", yes=yes)
@@ -273,7 +281,7 @@ def sign(
         letter.save_signatures(detached, before.request)
     elif not dry_run:
         letter.save()
-    _show_status(letter, as_json=as_json)
+    signing_views.show_status(letter, as_json=as_json)
 
 
 @app.command()
@@ -285,7 +293,7 @@ def status(request: RequestPath, add: Add = None, as_json: output.Json = False) 
     from sealift.sign.travel import Letter
 
     letter = Letter.open(request).with_signatures(add or [])
-    _show_status(letter, as_json=as_json)
+    signing_views.show_status(letter, as_json=as_json)
 
 
 # ── publishing ───────────────────────────────────────────────────────────────────────
@@ -361,38 +369,8 @@ def list_releases(
         output.warn(text)
     current = opened.targets()
     found = images.artifacts(current.signed) if current is not None else {}
-    rows = [
-        {
-            "name": entry.artifact.name,
-            "version": entry.artifact.version,
-            "counter": entry.artifact.release_counter,
-            "sequence": entry.sequence,
-            "length": entry.artifact.length,
-            "hardware_ids": list(entry.artifact.hardware_ids),
-            "sha256": entry.artifact.sha256.hex(),
-            "sealed": entry.sealed,
-        }
-        for entry in sorted(found.values(), key=lambda entry: entry.sequence)
-    ]
-    columns = ("sequence", "name", "counter", "length", "sealed", "hardware_ids")
-    output.show(
-        rows,
-        as_json=as_json,
-        text=lambda: output.table(
-            columns,
-            [
-                [
-                    row["sequence"],
-                    row["name"],
-                    row["counter"],
-                    output.size(int(str(row["length"]))),
-                    row["sealed"],
-                    ", ".join(row["hardware_ids"]),  # type: ignore[arg-type]
-                ]
-                for row in rows
-            ],
-        ),
-    )
+    entries = sorted(found.values(), key=lambda entry: entry.sequence)
+    signing_views.show_listed(entries, as_json=as_json)
 
 
 # ── shared ───────────────────────────────────────────────────────────────────────────
@@ -424,81 +402,3 @@ def _reviewed(
     if desk is not None:
         own |= trusted_by(_desk(desk), letter.request)
     return judge(letter.request, now=output.now(), **own)
-
-
-def _print_review(found: Review) -> None:
-    print(output.clean(f"A signature makes this {found.title}:"))
-    for finding in found.findings:
-        mark = {"fact": " ", "danger": "!", "refused": "X"}[finding.level]
-        word = f"  [--accept {finding.accept}]" if finding.accept else ""
-        print(output.clean(f" {mark} {finding.text}{word}"))
-    print(f"   sha256 of the signed bytes: {found.fingerprint}")
-
-
-def _show_status(letter: Letter, *, as_json: bool) -> None:
-    from sealift.sign.travel import status as standing
-
-    rows = standing(letter.request)
-    found = {
-        "request": str(letter.path),
-        "repository": letter.request.repository,
-        "role": letter.request.role,
-        "metadata_version": letter.request.version,
-        "signed_sha256": letter.request.fingerprint,
-        "complete": letter.request.complete,
-        "thresholds": rows,
-    }
-
-    def text() -> None:
-        output.facts(
-            {
-                "proposed": f"{letter.request.repository} {letter.request.role} "
-                f"version {letter.request.version}",
-                "complete": letter.request.complete,
-            }
-        )
-        output.table(
-            ("by root", "threshold", "signed", "still open"),
-            [
-                [
-                    row["root_version"],
-                    row["threshold"],
-                    ", ".join(row["signed"]),
-                    ", ".join(row["open"]),
-                ]
-                for row in rows
-            ],
-        )
-
-    output.show(found, as_json=as_json, text=text)
-
-
-def _show_release(release: Release, out: Path, bases: int, *, as_json: bool) -> None:
-    artifact, container = release.listed.artifact, release.container
-    found = {"release": str(out), "written": True, **release.to_json()}
-    deltas = [
-        f"{output.size(delta.length)} from {(delta.base_sha256 or b'').hex()[:12]}"
-        for delta in release.deltas
-    ]
-    useless = bases - len(deltas)
-
-    def text() -> None:
-        output.facts(
-            {
-                "release": out,
-                "name": artifact.name,
-                "image": f"{output.size(artifact.length)}, {artifact.sha256.hex()}",
-                "container": f"{container.name}, {output.size(container.length)}",
-                "sealed": release.seal and f"for key {release.seal.wrap.kid}",
-                "deltas": ", ".join(deltas) or None,
-                "counter": artifact.release_counter,
-                "hardware": ", ".join(artifact.hardware_ids),
-            }
-        )
-        if useless:
-            output.note(
-                f"{useless} of {bases} deltas would not be worth it: thrown away"
-            )
-        output.note(f"next: sealift release review {out}, then sign {out} --key …")
-
-    output.show(found, as_json=as_json, text=text)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from sealift.core.container import ReadAt
+    from sealift.core.types import Bootable
 
 _BATCH: Final = 32
 _PIECE: Final = 1 << 20
@@ -99,6 +100,7 @@ class Packed:
         hardware_ids: tuple[str, ...],
         release_counter: int,
         version: str,
+        bootable: Bootable | None = None,
     ) -> Artifact:
         """The image as the vendor describes it, under its target path."""
         return Artifact(
@@ -111,6 +113,7 @@ class Packed:
             hardware_ids=hardware_ids,
             release_counter=release_counter,
             version=version,
+            bootable=bootable,
         )
 
     def container(self, name: str) -> Container:

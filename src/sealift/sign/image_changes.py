@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING
 from tuf.api.metadata import Targets
 
 from sealift.core.errors import SealiftError
+from sealift.core.types import Bootable, BootKind
 from sealift.core.version import compare
 from sealift.repo.entries import Listed, image_entry, listed
 from sealift.repo.files import digest_of
 from sealift.repo.image import ENTRIES_WARN
 from sealift.sign.findings import Finding, danger, fact, refused
+from sealift.sign.secure_boot.image import check
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sealift.repo.signing import Request
 
-__all__ = ["UNSEALED", "compare_image", "image_changes"]
+__all__ = ["UNSEALED", "UNVERIFIED_BOOT", "compare_image", "image_changes"]
 
 UNSEALED = "unsealed"
 """The word of consent to an image in the open after sealed ones of its line."""
+UNVERIFIED_BOOT = "unverified-boot"
+"""The word of consent to an image without facts of booting after some with them."""
 
 
 def image_changes(request: Request) -> Iterator[Finding]:
@@ -73,11 +77,22 @@ def _added(path: str, new: Targets, before: Mapping[str, Listed]) -> Iterator[Fi
         f"sha256 {artifact.sha256.hex()}"
         + (f", SBOM {found.sbom_sha256.hex()}" if found.sbom_sha256 else "")
     )
+    if artifact.bootable is not None:
+        yield _boots(artifact.bootable)
     if rewritten != new.targets[path]:
         yield danger(
             "unknown-content", f"{path} has members that Sealift does not write"
         )
     yield from _compared(found, before)
+
+
+def _boots(found: Bootable) -> Finding:
+    what = {BootKind.UKI: "unified kernel image", BootKind.FIT: "FIT image"}
+    return fact(
+        f"it boots verified: a {what[found.kind]} of {found.length} bytes at offset "
+        f"{found.offset}, sha256 {found.sha256.hex()}, which admits one root only: "
+        f"{found.data_blocks} blocks with root hash {found.root_hash.hex()}"
+    )
 
 
 def _compared(found: Listed, before: Mapping[str, Listed]) -> Iterator[Finding]:
@@ -89,6 +104,13 @@ def _compared(found: Listed, before: Mapping[str, Listed]) -> Iterator[Finding]:
         yield fact(f"{found.line} is new: nothing of that name was released before")
         return
     yield from _secrecy(found, entries)
+    verified = [other.version for other in line if other.bootable is not None]
+    if verified and mine.bootable is None:
+        yield danger(
+            UNVERIFIED_BOOT,
+            f"nothing says how {mine.version} boots verified, though it was said of "
+            f"{', '.join(verified)}: devices that insist on it will refuse this one",
+        )
     newer = [o.version for o in line if compare(mine.version, o.version) <= 0]
     if newer:
         yield danger(
@@ -147,5 +169,19 @@ def compare_image(request: Request, path: Path) -> Finding:
         and (request.base is None or name not in request.base.signed.targets)
     ]
     if named:
-        return fact(f"{path.name} is exactly {', '.join(named)}")
+        return _own_build(request, path, named)
     return refused(f"{path.name} (sha256 {digest.hex()}) is not what is proposed")
+
+
+def _own_build(request: Request, path: Path, named: list[str]) -> Finding:
+    """It is; and what is said of its booting holds for its bytes."""
+    text = f"{path.name} is exactly {', '.join(named)}"
+    for name in named:
+        facts = listed(name, request.proposed.signed.targets[name]).artifact.bootable
+        if facts is not None:
+            try:
+                check(path, facts)
+            except SealiftError as error:
+                return refused(error.message)
+            text += "; its boot file and its root belong together"
+    return fact(text)

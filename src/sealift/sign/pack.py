@@ -28,6 +28,7 @@ from sealift.repo.fresh import fresh_directory, require_free
 from sealift.sign.image_changes import UNSEALED
 from sealift.sign.payloads import OPENLY, Maker, bases_of
 from sealift.sign.release import Release, propose
+from sealift.sign.secure_boot.image import boot_file_is_signed, judge, read_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sealift.core.packer import Packed
-    from sealift.core.types import Container, Seal
+    from sealift.core.types import Bootable, Container, Seal
+    from sealift.payload.images import Image
     from sealift.sign.desk import Desk
     from sealift.sign.payloads import Sealing, Travel
 
@@ -49,6 +51,7 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~^-]{0,63}")
 
 OLDER_VERSION = "older-version"
 LOWER_COUNTER = "lower-counter"
+UNSIGNED_BOOT_FILE = "unsigned-boot-file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +111,23 @@ def pack(
     now: datetime,
     accept: Collection[str] = (),
     sbom: Path | None = None,
+    bootable: Path | None = None,
     travel: Travel = OPENLY,
     dry_run: bool = False,
     progress: Report = lambda *_: None,
 ) -> Release | None:
     """Make the release directory ``target``; ``None`` if ``dry_run`` stopped before.
 
-    ``accept`` may hold ``older-version``, ``lower-counter`` and ``unsealed``.
+    ``accept`` may hold ``older-version``, ``lower-counter``, ``unsealed`` and
+    ``unsigned-boot-file``. ``bootable`` is the file with the facts of how the image
+    boots verified; all of them are checked from its bytes.
 
     Raises:
         UnsafeNameError, RefusedError: a name, a version that does not go up, a counter
             that goes down, a sealed line that would be in the open, a base no delta may
-            start from. LimitError: an empty or too large image, or a value out of
-            range. LengthError: the image changed while it was read. DeltaError: a delta
-            could not be made.
+            start from, a boot file that is not signed or not for this root.
+        LimitError: an empty or too large image, or a value out of range. LengthError:
+            the image changed while it was read. DeltaError: a delta could not be made.
         InvalidConfigError, SpaceError: a file cannot be read or written.
     """
     description.check()
@@ -131,14 +137,17 @@ def pack(
     digest = None if sbom is None else _sbom_digest(sbom)
     secret = {entry.artifact.sha256 for entry in known if entry.sealed}
     bases = bases_of(travel, secret)
+    facts = None if bootable is None else read_facts(bootable)
     with opened(source) as found:
         require_free(target)
+        if facts is not None:
+            _check_boot(facts, found, source.name, accept, progress)
         if dry_run:
             return None
         with fresh_directory(target, mode=0o755) as draft:
             maker = Maker(found, source, draft, travel, progress)
             made = maker.make(description.file, bases)
-            artifact = _artifact(description, made.packed)
+            artifact = _artifact(description, made.packed, facts)
             sequence = 1 + max((entry.sequence for entry in known), default=0)
             release = Release(
                 Listed(artifact, sequence, digest, sealed=travel.sealed),
@@ -212,12 +221,33 @@ def _refuse_unless(word: str, accept: Collection[str], reason: str) -> None:
         raise RefusedError(reason, hint=f"if that is meant: --accept {word}")
 
 
-def _artifact(description: Description, packed: Packed) -> Artifact:
+def _check_boot(
+    facts: Bootable,
+    found: Image,
+    name: str,
+    accept: Collection[str],
+    progress: Report,
+) -> None:
+    """What the metadata is to say of booting, recomputed from the bytes."""
+    judge(facts, found.read_at, found.length, name, progress)
+    if not boot_file_is_signed(facts, found.read_at):
+        _refuse_unless(
+            UNSIGNED_BOOT_FILE,
+            accept,
+            f"the boot file in {name} is not signed: whoever can write to a device's "
+            f"disk could exchange it",
+        )
+
+
+def _artifact(
+    description: Description, packed: Packed, facts: Bootable | None
+) -> Artifact:
     return packed.artifact(
         description.path,
         hardware_ids=description.hardware_ids,
         release_counter=description.counter,
         version=description.version,
+        bootable=facts,
     )
 
 

@@ -86,7 +86,7 @@ def _told(
     progress: Report,
 ) -> dict[str, Any]:
     if path.with_name(path.name + images.FACTS).exists():
-        return _image(path, progress)
+        return _image(path, stream, progress)
     if head[:2] == b"MZ":
         return _pe(path, stream, length, tools, certificate)
     if head[:4] == b"\xd0\x0d\xfe\xed":
@@ -109,14 +109,14 @@ def _told(
         ) from error
 
 
-def _image(path: Path, progress: Report) -> dict[str, Any]:
+def _image(path: Path, stream: BinaryIO, progress: Report) -> dict[str, Any]:
     facts = images.read_facts(path.with_name(path.name + images.FACTS))
     images.check(path, facts, progress)
     return {
         "kind": "slot image",
         "sha256": digest_of(path).hex(),
         "boot": facts.to_json(),
-        "boot_file_signed": images.boot_file_is_signed(path, facts),
+        "boot_file_signed": images.boot_file_is_signed(facts, reader(stream)),
     }
 
 

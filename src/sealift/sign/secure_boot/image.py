@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sealift.core import bootable, verity
-from sealift.core.bootable import tree_offset
+from sealift.core.bootable import ReadAt, tree_offset
 from sealift.core.canonical import parse_object
 from sealift.core.errors import (
     DeviceError,
@@ -35,7 +35,15 @@ if TYPE_CHECKING:
 
     Report = Callable[[str, int, int], None]
 
-__all__ = ["FACTS", "boot_file_is_signed", "check", "join", "kind_of", "read_facts"]
+__all__ = [
+    "FACTS",
+    "boot_file_is_signed",
+    "check",
+    "join",
+    "judge",
+    "kind_of",
+    "read_facts",
+]
 
 FACTS: Final = ".boot.json"
 """What the facts of ``IMG`` are called behind its name."""
@@ -97,26 +105,41 @@ def join(
 
 
 def check(image: Path, facts: Bootable, progress: Report = lambda *_: None) -> None:
-    """See from the bytes that an image is what its facts say.
+    """:func:`judge` for a file.
 
     Raises:
-        RefusedError: it is not, or boot file and root do not belong together.
-        InvalidConfigError: it cannot be read.
+        RefusedError: as it. InvalidConfigError: the file cannot be read.
     """
     try:
         with image.open("rb") as stream:
             length = os.fstat(stream.fileno()).st_size
-            read = reader(stream)
-
-            def told(offset: int, size: int) -> bytes:
-                progress("checking", min(offset + size, length), length)
-                return read(offset, size)
-
-            bootable.check(facts, told, length)
-    except DeviceError as error:
-        raise RefusedError(f"{image}: {error.message}", hint=error.hint) from error
+            judge(facts, reader(stream), length, image.name, progress)
     except OSError as error:
         raise translated(image, error, "read") from error
+
+
+def judge(
+    facts: Bootable,
+    read: ReadAt,
+    length: int,
+    name: str,
+    progress: Report = lambda *_: None,
+) -> None:
+    """See from the bytes that the image of that name is what its facts say.
+
+    Raises:
+        RefusedError: it is not, or boot file and root do not belong together.
+    """
+
+    def told(offset: int, size: int) -> bytes:
+        progress("checking", min(offset + size, length), length)
+        return read(offset, size)
+
+    try:
+        bootable.check(facts, told, length)
+    except DeviceError as error:
+        raise RefusedError(f"{name}: {error.message}", hint=error.hint) from error
+    progress("checking", length, length)
 
 
 def read_facts(path: Path) -> Bootable:
@@ -132,31 +155,26 @@ def read_facts(path: Path) -> Bootable:
     )
 
 
-def boot_file_is_signed(image: Path, facts: Bootable) -> bool:
+def boot_file_is_signed(facts: Bootable, read: ReadAt) -> bool:
     """Whether the boot file in an image has a signature of its own bytes; not whose.
 
     Raises:
-        InvalidConfigError: it cannot be read. FormatError: it is no boot file.
+        FormatError: it is no boot file.
     """
-    try:
-        with image.open("rb") as stream:
-            inner = reader(stream)
 
-            def read(offset: int, length: int) -> bytes:
-                length = max(0, min(length, facts.length - offset))
-                return inner(facts.offset + offset, length)
+    def inside(offset: int, length: int) -> bytes:
+        length = max(0, min(length, facts.length - offset))
+        return read(facts.offset + offset, length)
 
-            if facts.kind is BootKind.UKI:
-                found = read_pe(read, facts.length)
-                digest = found.digest(read)
-                return any(digest in read(*where) for where in found.signatures)
-            fit = read_fit(read, facts.length)
-            return all(
-                any(signature.signed for signature in one.signatures)
-                for one in fit.configurations.values()
-            )
-    except OSError as error:
-        raise translated(image, error, "read") from error
+    if facts.kind is BootKind.UKI:
+        found = read_pe(inside, facts.length)
+        digest = found.digest(inside)
+        return any(digest in inside(*where) for where in found.signatures)
+    fit = read_fit(inside, facts.length)
+    return all(
+        any(signature.signed for signature in one.signatures)
+        for one in fit.configurations.values()
+    )
 
 
 def kind_of(boot: Path) -> BootKind:

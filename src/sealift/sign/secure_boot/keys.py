@@ -105,7 +105,9 @@ class Lent:
 
 
 # ── making ───────────────────────────────────────────────────────────────────────────
-def make(directory: Path, names: Sequence[str], now: datetime) -> dict[str, str]:
+def make(
+    directory: Path, names: Sequence[str], now: datetime, *, dry_run: bool = False
+) -> dict[str, str | None]:
     """New pairs ``NAME.key`` and ``NAME.crt``; the certificates' fingerprints by name.
 
     Raises:
@@ -123,6 +125,8 @@ def make(directory: Path, names: Sequence[str], now: datetime) -> dict[str, str]
                     f"{directory / name}{suffix} exists already",
                     hint="keys are never replaced; choose another directory",
                 )
+    if dry_run:
+        return dict.fromkeys(names)
     make_directory(directory)
     return {name: _make(directory, name, now) for name in names}
 

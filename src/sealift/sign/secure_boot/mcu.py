@@ -31,7 +31,7 @@ from sealift.core.errors import (
     RefusedError,
 )
 from sealift.repo import signers
-from sealift.repo.files import digest_of, read_bounded, write_atomic
+from sealift.repo.files import digest_of, make_directory, read_bounded, write_atomic
 from sealift.sign.secure_boot.keys import in_memory, load_private, refuse_role_key
 from sealift.sign.secure_boot.tools import draft_of
 
@@ -108,17 +108,20 @@ class Made:
         }
 
 
-def make_key(path: Path) -> None:
-    """A new ECDSA P-256 key in a file, mode 0600, its public half beside it (``.pub``).
+def make_key(path: Path) -> str:
+    """A new ECDSA P-256 key in a file, mode 0600, its public half beside it (``.pub``);
+    what MCUboot's key record will say.
 
     Raises:
         InvalidConfigError, SpaceError: it exists, or cannot be written.
     """
+    make_directory(path.parent)
     private = ec.generate_private_key(ec.SECP256R1())
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     write_atomic(path, pem, mode=0o600, replace=False)
     public = _public_pem(private.public_key())
     write_atomic(path.with_suffix(".pub"), public, mode=0o644, replace=False)
+    return sha256(_spki(path.with_suffix(".pub"))).hexdigest()
 
 
 def make(

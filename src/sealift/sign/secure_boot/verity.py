@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Report = Callable[[str, int, int], None]
 
-__all__ = ["Root", "append", "read_root", "salt_of"]
+__all__ = ["Root", "append", "read_root", "rehearse", "salt_of"]
 
 _COPY: Final = 1 << 20
 
@@ -72,8 +72,7 @@ def append(
         InvalidConfigError, SpaceError: a file cannot be read or written, or is empty;
             ``veritysetup`` found another tree. LimitError: no image is so large.
     """
-    if len(salt) != 32:
-        raise InvalidConfigError("a salt has 32 bytes, 64 hexadecimal digits")
+    _check_salt(salt)
     with draft_of(out) as scratch:
         made = scratch / "out"
         try:
@@ -85,6 +84,29 @@ def append(
         if tools.has("veritysetup"):
             _verify(made, root, tools)
     return root
+
+
+def rehearse(source: Path, salt: bytes, progress: Report = lambda *_: None) -> Root:
+    """What :func:`append` would give; nothing is written.
+
+    Raises:
+        InvalidConfigError: the file cannot be read, or is empty. LimitError: no image
+        is so large.
+    """
+    _check_salt(salt)
+    try:
+        with source.open("rb") as stream:
+            length = os.fstat(stream.fileno()).st_size
+            if not length:
+                raise InvalidConfigError(f"{source} is empty")
+            blocks = -(-length // verity.BLOCK)
+            read = _reader(stream, "hashing", blocks, progress)
+            root = verity.root_hash(
+                lambda at, size: read(at, size).ljust(size, b"\0"), blocks, salt
+            )
+    except OSError as error:
+        raise translated(source, error, "read") from error
+    return Root(blocks, salt, root)
 
 
 def read_root(path: Path, progress: Report = lambda *_: None) -> Root:
@@ -109,6 +131,11 @@ def read_root(path: Path, progress: Report = lambda *_: None) -> Root:
     except OSError as error:
         raise translated(path, error, "read") from error
     return Root(found.data_blocks, found.salt, root)
+
+
+def _check_salt(salt: bytes) -> None:
+    if len(salt) != 32:
+        raise InvalidConfigError("a salt has 32 bytes, 64 hexadecimal digits")
 
 
 def _copy(stream: BinaryIO, into: BinaryIO, source: Path, progress: Report) -> int:
