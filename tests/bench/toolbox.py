@@ -26,7 +26,7 @@ ARM64 = ("qemu-system-arm", "u-boot-qemu")
 TPM = ("swtpm", "swtpm-tools", "tpm2-tools", "libtss2-tcti-swtpm0")
 NETWORK = ("iproute2",)
 TOKENS = ("softhsm2", "opensc", "libengine-pkcs11-openssl")
-GRUB = ("grub-common",)
+GRUB = ("grub-common", "grub-efi-amd64-bin")
 KERNEL = ("linux-image-cloud-amd64",)
 """Only by name, ``root(KERNEL)``: below ``boot`` and ``lib/modules``."""
 ALL = (*SECURE_BOOT, *FIT, *IMAGES, *X86, *ARM64, *TPM, *TOKENS, *GRUB)

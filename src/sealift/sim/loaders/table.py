@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sealift.sim.loaders.file import CountingWorld, OneShotWorld
+from sealift.sim.loaders.grub import GrubWorld
 from sealift.sim.loaders.script import ScriptWorld
 from sealift.sim.loaders.systemd_boot import NamesWorld, SystemdBootWorld
 from sealift.sim.loaders.uboot import UbootWorld
@@ -21,6 +22,7 @@ WORLDS: Final[Mapping[str, type[LoaderWorld]]] = {
     "one-shot": OneShotWorld,
     "systemd-boot": SystemdBootWorld,
     "systemd-boot-names": NamesWorld,
+    "grub": GrubWorld,
     "script": ScriptWorld,
     "uboot": UbootWorld,
 }
