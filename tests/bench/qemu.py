@@ -120,6 +120,7 @@ class Machine:
         """Power on; the console's log goes on where it was."""
         self._refuse_accelerators()
         self._sockets.mkdir(exist_ok=True)
+        self.mark()
         words = [
             *self._argv,
             *("-accel", self._tcg, "-display", "none", "-serial", "stdio"),
@@ -243,22 +244,33 @@ class Machine:
             BenchError: it did not end in time, or failed while ``check``.
         """
         token = secrets.token_hex(8)
-        line = f"{{ {command}\n}} 2>&1 </dev/null; printf '\\n@%s:%s@\\n' {token} $?\n"
-        port = self._shell_port()
+        told = f"printf '\\n@%s:%s@\\n' {token} $?"
+        whole = base64.b64encode(command.encode()).decode()
+        inner = f'sh -c "$(echo {whole} | busybox base64 -d)"'
+        line = f"{inner} </dev/null 2>&1; {told}\n"
+        said, end = self._ask(line, rf"\n@{token}:(\d+)@", seconds)
+        text = said.decode("utf-8", "replace").replace("\r", "")
+        if check and int(end[1]):
+            raise BenchError(f"{command!r} ended with {int(end[1])}: {text}")
+        return text.strip("\n")
+
+    def _ask(
+        self, line: str, pattern: str, seconds: float
+    ) -> tuple[bytes, re.Match[bytes]]:
+        """Type at the shell until the pattern comes; what came before it."""
+        port, wanted = self._shell_port(), re.compile(pattern.encode())
         port.sendall(line.encode())
-        wanted = re.compile(rf"\n@{token}:(\d+)@".encode())
         said, until = b"", time.monotonic() + seconds
         while (end := wanted.search(said)) is None:
             left = until - time.monotonic()
             if left <= 0 or not self.alive:
-                raise BenchError(f"{command!r} said only {said!r}\n{self._tail()}")
+                raise BenchError(
+                    f"{line!r} brought only {said[-400:]!r}\n{self._tail()}"
+                )
             port.settimeout(min(left, 1.0))
             with contextlib.suppress(TimeoutError):
                 said += port.recv(65536)
-        text = said[: end.start()].decode("utf-8", "replace").replace("\r", "")
-        if check and int(end[1]):
-            raise BenchError(f"{command!r} ended with {int(end[1])}: {text}")
-        return text.strip("\n")
+        return said[: end.start()], end
 
     def json(self, command: str, seconds: float = 60.0) -> Any:
         """Run a command that prints one JSON value on standard output."""
@@ -279,7 +291,26 @@ class Machine:
             self._shell.connect(str(self._sockets / "shell"))
         return self._shell
 
-    # ── monitor ──────────────────────────────────────────────────────────────────
+    def settle(self, seconds: float = 60.0) -> None:
+        """Wait for the guest's shell, once after each start of the guest.
+
+        Before it is up, a terminal echoes what is typed, or forgets it: so ask again
+        and again, and then once more, to have all earlier answers behind us.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                self._answer(1.0)
+                break
+            except BenchError:
+                if time.monotonic() > until or not self.alive:
+                    raise
+        self._answer(seconds)
+
+    def _answer(self, seconds: float) -> None:
+        token = secrets.token_hex(8)
+        self._ask(f"\nprintf '\\n@%s@\\n' {token}\n", rf"\n@{token}@\r?\n", seconds)
+
     def monitor(self, command: str, **arguments: object) -> Any:
         """A command of QEMU's monitor (QMP); what it returns."""
         if self._monitor is None:
