@@ -66,6 +66,7 @@ def test_d28_a_new_counter_begins_at_zero_whatever_the_tpm_counted(tpm: Swtpm) -
     )
     for _ in range(5):
         tpm.run("nvincrement", "0x1500100", "-C", "o")
+    tpm.run("nvundefine", "0x1500100", "-C", "o")
     counter = made(tpm)
     assert int.from_bytes(tpm.run("nvread", "-s", "8", "-C", INDEX, INDEX)) > 4
     assert counter.value() == 0
