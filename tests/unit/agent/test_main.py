@@ -130,7 +130,7 @@ def test_runtime_file_of_nobody(tmp_path: Path, text: str) -> None:
     from sealift.agent.config import parse
 
     config = parse(
-        example().replace("/run/sealift-agent.json", str(tmp_path / "r")).encode(),
+        example().replace("/run/sealift/agent.json", str(tmp_path / "r")).encode(),
         str(tmp_path / "agent.toml"),
     )
     (tmp_path / "r").write_text(text)
