@@ -19,6 +19,7 @@ costs the change, never the record. What the payload means is the caller's busin
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -26,7 +27,12 @@ from typing import TYPE_CHECKING
 
 from sealift.agent.files import NO_ROOM, check_private, read_all
 from sealift.agent.seal import UNKEYED
-from sealift.core.errors import SealiftError, SpaceError, StateError
+from sealift.core.errors import (
+    SealiftError,
+    SpaceError,
+    StateError,
+    TrustAnchorError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -260,5 +266,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _translated(error: OSError, path: str) -> SealiftError:
+    if error.errno == errno.ELOOP:
+        return TrustAnchorError(f"{path} is a symbolic link", path=path)
     kind = SpaceError if error.errno in NO_ROOM else StateError
     return kind(f"{path}: {error.strerror}", path=path)

@@ -15,7 +15,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from sealift.agent import life
-from sealift.agent.files import NO_ROOM
+from sealift.agent.files import NO_ROOM, check_private
 from sealift.core.errors import SealiftError, SlotError, SpaceError
 
 if TYPE_CHECKING:
@@ -181,12 +181,14 @@ class WorkFiles:
 
         Raises:
             SpaceError: no room. SlotError: the directory or file cannot be used.
+            TrustAnchorError: others could have written it, or read it (D-10).
         """
         path = os.path.join(self._directory, name)
         try:
             descriptor = os.open(path, _FLAGS | os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise _refusal(f"cannot open the work file {path}", error) from error
+        _private(descriptor, path)
         found = _checked(descriptor, f"work file {name}", lock=True, devices=False)
         if found.size == length:
             return found
@@ -209,6 +211,17 @@ class WorkFiles:
 
 # O_NONBLOCK: opening a FIFO somebody put there must not hang; files do not care.
 _FLAGS: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def _private(descriptor: int, path: str) -> None:
+    """Refuse what lies there and is not ours alone; the hint says how to repair it."""
+    facts = os.fstat(descriptor)
+    try:
+        if stat.S_ISREG(facts.st_mode):
+            check_private(facts, path, "work file")
+    except SealiftError:
+        os.close(descriptor)
+        raise
 
 
 def _checked(descriptor: int, name: str, *, lock: bool, devices: bool) -> OpenFile:

@@ -27,7 +27,7 @@ from sealift.core.errors import (
 from sealift.core.types import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sealift.agent.config import Component as Part
     from sealift.agent.config import Config
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from sealift.agent.ports import (
         Answer,
         Clock,
+        Counter,
         Fill,
         Link,
         Loader,
@@ -87,16 +88,22 @@ def journal(config: Config, seal: Seal = UNKEYED) -> Journal:
     return Journal(_record(config, "journal", "journal", seal))
 
 
-def floors(config: Config, seal: Seal = UNKEYED) -> Floors:
-    """The counter floors, kept in files and in what hardware counters there are."""
+def floors(
+    config: Config,
+    seal: Seal = UNKEYED,
+    hardware: Mapping[str, Counter] | None = None,
+) -> Floors:
+    """The counter floors, kept in files and in what hardware counters there are.
+
+    ``hardware`` stands for those that the configuration names.
+    """
     from sealift.agent import keys
     from sealift.agent.journal import Floors
 
-    found = {
-        part.ecu_id: keys.counter(part.counter, config.tpm)
-        for part in config.components
-    }
-    hardware = {ecu: counter for ecu, counter in found.items() if counter is not None}
+    if hardware is None:
+        named = ((it.ecu_id, it.counter) for it in config.components)
+        found = {ecu: keys.counter(place, config.tpm) for ecu, place in named}
+        hardware = {ecu: it for ecu, it in found.items() if it is not None}
     return Floors(_record(config, "floors", "counter floors", seal), hardware)
 
 

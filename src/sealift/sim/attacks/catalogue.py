@@ -56,7 +56,7 @@ LIMIT, FAIL, SLOW = "format.limit", "transport.failed", "transport.slow"
 NONE, COUNT, HARD = "metadata.no_target", "metadata.counter", "metadata.hardware"
 LEN, DIG, TRUST = "payload.length", "payload.digest", "device.trust"
 DEC = "payload.decrypt"
-BOX, SLOT, BOOT = "payload.container", "device.slot", "device.boot"
+BOX, SLOT, BOOT, STATE = "payload.container", "device.slot", "device.boot", "device.state"
 DELEG, SAME, REFUSED = "metadata.delegation", "metadata.mismatch", "policy.refused"
 OK, QUIET = "installed", "no news"
 THEN = " → "
@@ -149,17 +149,17 @@ DEVICE = (
     Row("D-02", "Power cut", NET, "cuts at every durable step; the agent killed at each change of its store", "old or new" + THEN + OK),
     Row("D-03", "Ordered downgrade", SRV, "a listed artifact below the floor, also with the record of the floor gone", COUNT),
     Row("D-04", "Downgrade by fallback", LOC, "a failing release goes home at the floor; below it the way back is refused", BOOT, partly="the reference loader knows no floor: it goes home by itself once the tries are used up"),
-    Row("D-05", "Counter burned early", SRV, "a high counter that fails its health check; a low one afterwards", BOOT + THEN + OK),
+    Row("D-05", "Counter burned early", SRV, "a high counter that fails its health check, with and without a hardware counter; a low one afterwards", BOOT + THEN + OK),
     Row("D-06", "Image that dies", SRV, "crash, hang, no network, wedged clock, no agent: home within its tries", BOOT),
     Row("D-07", "Boot-count exhaustion", LOC, "power cycles in normal life, then on trial", OK + THEN + BOOT),
     Row("D-08", "Wrong slot", SRV, "container, then metadata name a place to write", BOX + THEN + OK),
     Row("D-09", "No room", LOC, "larger than the slot; no room for the store, the work file: nothing is erased", "device.space"),
-    Row("D-10", "Local file games", LOC, "links and loose modes of everything the agent believes; then a hostile umask", TRUST + THEN + OK),
+    Row("D-10", "Local file games", LOC, "links and loose modes of everything the agent believes, of its store key and of a sealed state; then a hostile umask", TRUST + THEN + OK),
     Row("D-11", "Local and remote ports", LOC, "every socket of the real agent while it installs", "no listener"),
     Row("D-12", "Environment injection", LOC, "module paths, preloads, proxies, PATH, TMPDIR at the real agent; then a writable configuration", OK + THEN + TRUST, partly="without -I, which the service unit has, the interpreter obeys PYTHONPATH before our first line"),
     Row("D-13", "Hostile USB bundle", USB, "unsigned, expired, older, another device's", later="needs offline bundles"),
     Row("D-14", "Hostile USB names", USB, "names with shell, path and format characters", later="needs offline bundles"),
-    Row("D-15", "Old state restored", LOC, "last month's state directory: the server sees the counters go back", "clone alarm", partly="no board with a hardware counter is supported yet"),
+    Row("D-15", "Old state restored", LOC, "last month's state directory, where there is a hardware counter and where there is none: the device refuses it, the server sees the counters go back", STATE + THEN + "clone alarm"),
     Row("D-16", "Hostile Primary", LOC, "a gateway lies to what is behind it", later="needs components behind a gateway"),
     Row("D-17", "Concurrent runs", LOC, "a second agent; signals by the hundred during an install", "device.busy" + THEN + OK),
 )

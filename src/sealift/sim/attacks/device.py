@@ -24,7 +24,8 @@ from sealift.sim.attacks.world import (
     Plan,
     Scene,
 )
-from sealift.sim.flash import Killed
+from sealift.sim.flash import Door, FlashCounter, Killed
+from sealift.sim.loaders.table import WORLDS
 from sealift.sim.network import Request, Response
 from sealift.sim.powercut import cases, survey
 from sealift.sim.vendor import make_release
@@ -239,7 +240,17 @@ def attack_d_05(ground: Ground) -> Observed:
         scene.waiting = True
         return outcome
 
-    return ground.observed(ground.play(failing), ground.play(repaired))
+    def in_hardware(scene: Scene) -> str:
+        """The same with a counter that nobody could ever take back."""
+        counter = scene.device.counter = FlashCounter(Door())
+        scene.catch_up()
+        before = counter.value()
+        outcome = failing(scene)
+        if counter.value() != before or not before:
+            scene.faults.append(f"the hardware counter went to {counter.value()}")
+        return outcome
+
+    return ground.observed(ground.each([failing, in_hardware]), ground.play(repaired))
 
 
 # ── D-06, D-07: dying, and being switched off ────────────────────────────────────────

@@ -1,5 +1,6 @@
 """Row D-15: a device whose state is that of an earlier day, as its server sees it.
 
+With a hardware counter the device sees it first, and says nothing under old counters.
 The server's side is the real one: enrolment, inventory and reports over SQLite.
 """
 
@@ -31,6 +32,7 @@ from sealift.sim.attacks.world import (
     Scene,
     refusal,
 )
+from sealift.sim.flash import Door, FlashCounter
 from sealift.sim.vendor import HARDWARE
 
 if TYPE_CHECKING:
@@ -44,7 +46,37 @@ TAKEN = "accepted"
 
 def attack_d_15(ground: Ground) -> Observed:
     """Last month's state directory is put back: its counters tell on it."""
-    return ground.observed(ground.play(_restored))
+    return ground.observed(ground.play(_by_the_device), ground.play(_restored))
+
+
+def _by_the_device(scene: Scene) -> str:
+    """The floor in its files is below the counter: refused before a word is said.
+
+    Also one of the day it left the factory, with the floors gone; the way back is to
+    have no state at all, and then the counter is the floor.
+    """
+    device = scene.device
+    counter = device.counter = FlashCounter(Door())
+    device.seal_state()
+    state, kept = device.path("state"), device.path("kept")
+    scene.catch_up()
+    shutil.copytree(state, kept)
+    scene.catch_up()
+    floor = counter.value()
+    shutil.rmtree(state)
+    kept.rename(state)
+    said, outcomes = len(scene.reports()), set()
+    outcomes.add(device.cycle().outcome)
+    for number in (0, 1):
+        device.path(f"state/floors.{number}").unlink(missing_ok=True)
+    outcomes.add(device.cycle().outcome)
+    if len(scene.seats[DEVICE].wire.requests) and len(scene.reports()) != said:
+        scene.faults.append("something was reported under old counters")
+    shutil.rmtree(state)
+    if device.floor() != floor:
+        scene.faults.append("the floor was lost with the state")
+    scene.require(scene.attempt(), INSTALLED)
+    return " and ".join(sorted(outcomes))
 
 
 def _restored(scene: Scene) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,7 +50,8 @@ from sealift.sim.vendor import HARDWARE
 
 if TYPE_CHECKING:
     from sealift.agent.config import Config
-    from sealift.agent.ports import Fill, Health, Transport
+    from sealift.agent.journal import Floors
+    from sealift.agent.ports import Counter, Fill, Health, Transport
     from sealift.agent.storage import Calls
     from sealift.agent.trust import Provision
     from sealift.core.types import Artifact, Instruction
@@ -125,6 +127,8 @@ class SimulatedDevice:
         self.parts = parts
         self.clock = clock
         self.built = clock.now()
+        self.counter: Counter | None = None
+        """A hardware counter, where the board has one."""
         self.health: Health | None = None
         """Other health checks than none, which pass."""
         self.heard: Callable[[str], None] = lambda _line: None
@@ -181,6 +185,8 @@ directory = "state"
 runtime = "runtime.json"
 [boot]
 store = "boot"
+[watchdog]
+settled = "settled"
 [[component]]
 ecu_id = "{self.ecu_id}"
 hardware_id = "{HARDWARE}"
@@ -210,18 +216,30 @@ slots = {{ a = "slots/a", b = "slots/b" }}
         """What lies in a slot."""
         return self.path(f"slots/{slot}").read_bytes()
 
+    def seal_state(self) -> None:
+        """Begin anew with a state that is sealed with a key, here one in a file."""
+        shutil.rmtree(self.path("state"), ignore_errors=True)
+        self._write("store.key", hashlib.sha256(b"store").hexdigest().encode())
+        text = self.path("agent.toml").read_text()
+        keyed = text.replace("[state]\n", '[state]\nkey = "store.key"\n')
+        self._write("agent.toml", keyed.encode())
+
     def records(self) -> dict[str, bytes]:
         """Everything in the agent's store."""
         directory = claim(str(self.path("state")))
         try:
-            store = Store(directory)
+            store = Store(directory, seal=wiring.seal(self.config()))
             return {name: store.read(name) or b"" for name in store.names()}
         finally:
             os.close(directory)
 
     def floor(self) -> int:
         """The counter floor of the component."""
-        return wiring.floors(self.config()).floor(self.ecu_id)
+        return self._floors(self.config()).floor(self.ecu_id)
+
+    def _floors(self, settings: Config) -> Floors:
+        hardware = {self.ecu_id: self.counter} if self.counter else {}
+        return wiring.floors(settings, wiring.seal(settings), hardware)
 
     def config(self) -> Config:
         """The configuration, read anew."""
@@ -288,7 +306,7 @@ slots = {{ a = "slots/a", b = "slots/b" }}
             lived.errors.append(error)
             return
         try:
-            storage = Store(directory, self.parts.calls)
+            storage = Store(directory, self.parts.calls, wiring.seal(settings))
             self._run(lived, settings, provision, storage)
         except SealiftError as error:
             lived.errors.append(error)
@@ -328,4 +346,5 @@ slots = {{ a = "slots/a", b = "slots/b" }}
         part = replace(shipped.component, fill=filled)
         if self.health is not None:
             part = replace(part, health=self.health)
-        return Cycle(replace(shipped, component=part))
+        found = replace(shipped, component=part, floors=self._floors(settings))
+        return Cycle(found)

@@ -99,10 +99,15 @@ def attack_d_10(ground: Ground) -> Observed:
         *(_harmed("agent.toml", harm) for harm in (_open_up, _link)),
         *(_harmed("anchors/image.json", harm) for harm in (_open_up, _link)),
         _harmed("anchors", _open_up),
+        *(_sealed(name, harm) for name in _SEALED for harm in (_open_up, _link)),
+        _sealed("store.key", _let_read),
     ]
     return ground.observed(
         ground.each(harmed), ground.each([_hostile_umask, _planted_links])
     )
+
+
+_SEALED = ("store.key", "state/journal.0", "state/floors.0", "state/index")
 
 
 def _open_up(path: Path) -> None:
@@ -132,6 +137,17 @@ def _harmed(name: str, harm: Callable[[Path], None]) -> Plan:
         path.chmod(mode & 0o777)
         scene.faults += broken(before, observe(scene.device), scene.vendor.said)
         return outcome
+
+    return act
+
+
+def _sealed(name: str, harm: Callable[[Path], None]) -> Plan:
+    """The same where the state is sealed with a key."""
+
+    def act(scene: Scene) -> str:
+        scene.device.seal_state()
+        scene.catch_up()
+        return _harmed(name, harm)(scene)
 
     return act
 

@@ -51,19 +51,25 @@ Make = Callable[[Path, ExitStack], Places]
 def in_files(directory: Path, _: ExitStack) -> Places:
     place = directory / "keys"
     place.mkdir(mode=0o700)
-    return Places(*(str(place / n) for n in ("report", "decrypt", "store", "absent")))
+    report, decrypt, store, absent = (
+        str(place / name) for name in ("report", "decrypt", "store", "absent")
+    )
+    return Places(report, decrypt, store, absent)
 
 
 def in_tpm(_: Path, stack: ExitStack) -> Places:
     found = stack.enter_context(swtpm())
     tpm = Tpm((str(found.command),), found.tcti)
-    handles = [f"tpm:0x8101000{number}" for number in (1, 2, 3, 9)]
-    return Places(*handles, tpm=tpm)
+    report, decrypt, store, absent = (f"tpm:0x8101000{n}" for n in (1, 2, 3, 9))
+    return Places(report, decrypt, store, absent, tpm)
 
 
 def in_token(directory: Path, stack: ExitStack) -> Places:
     found = stack.enter_context(tokens(directory / "softhsm"))
-    return Places(*map(found.address, ("report", "decrypt", "store", "absent")))
+    report, decrypt, store, absent = map(
+        found.address, ("report", "decrypt", "store", "absent")
+    )
+    return Places(report, decrypt, store, absent)
 
 
 @pytest.fixture(params=[in_files, in_tpm, in_token], ids=["file", "tpm", "pkcs11"])
