@@ -13,9 +13,11 @@ from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from io import BytesIO
+from itertools import pairwise
 from typing import Final
 
 from sealift.core import hpke, mcu
+from sealift.core.bootable import check, command_lines
 from sealift.core.container import (
     DIGEST_SIZE,
     HEADER_SIZE,
@@ -27,9 +29,13 @@ from sealift.core.container import (
 from sealift.core.delta import Base, decode_delta, read_control
 from sealift.core.encryption import CHUNK, PREFIX, TAG, Opener, Sealer, unwrap, wrap
 from sealift.core.errors import LimitError, SealiftError
+from sealift.core.fdt import Fdt, boot_arguments, read_fit
 from sealift.core.merkle import tree_root
+from sealift.core.pe import read_pe
 from sealift.core.streams import PackedStream, unpack
-from sealift.core.types import Artifact, Container, Patch, PatchKind
+from sealift.core.types import Artifact, BootKind, Container, Patch, PatchKind
+from sealift.core.verity import Superblock
+from sealift.sim.boot_files import fit_file, joined, line_for, uki_file
 from tests.containers import control_of, noise, reader, text, understood
 from tests.fuzz import structure
 from tests.fuzz.choices import Choices
@@ -205,10 +211,82 @@ def inside(base: bytes) -> Callable[[int, int], bytes]:
     return read
 
 
+# ── boot files ───────────────────────────────────────────────────────────────────────
+ROOT, SALT = noise(3 * 4096), bytes(range(32))
+LINE, OTHER_LINE = (line_for(data, SALT) for data in (ROOT, text(3 * 4096)))
+
+
+@cache
+def _boot_file(kind: BootKind) -> bytes:
+    return uki_file(LINE) if kind is BootKind.UKI else fit_file(LINE, LINE)
+
+
+def boot(data: bytes) -> None:
+    """An image whose boot file was changed and signed again: our line in it, or no."""
+    choices = Choices(data)
+    kind = choices.pick(tuple(BootKind))
+    raw = _boot_file(kind)
+    for _ in range(choices.below(4)):
+        raw = choices.edited(raw)
+    if choices.below(16) == 15:
+        raw = choices.rest()
+    with suppress(SealiftError):
+        image, facts = joined(ROOT, SALT, raw or b"x", kind)
+        check(facts, reader(image), len(image))
+        lines = command_lines(kind, reader(raw), len(raw))
+        assert all(set(LINE.split()[1:]) <= set(line.split()) for line in lines)
+
+
+def pe(data: bytes) -> None:
+    """Any bytes as a PE file: what is told of it lies in it, apart from each other."""
+    with suppress(SealiftError):
+        found = read_pe(inside_of(data), len(data))
+        parts = sorted((one.offset, one.length) for one in found.sections if one.length)
+        for (first, length), (second, _) in pairwise(parts):
+            assert first + length <= second
+        assert all(at + size <= len(data) for at, size in (*parts, *found.signatures))
+        found.digest(inside_of(data))
+        for name in {one.name for one in found.sections}:
+            with suppress(SealiftError):
+                found.content(inside_of(data), name, 1 << 16)
+
+
+def fdt(data: bytes) -> None:
+    """Any bytes as a device tree and as a FIT image: what is told of it lies in it."""
+    with suppress(SealiftError):
+        boot_arguments(Fdt(inside_of(data), len(data)))
+    with suppress(SealiftError):
+        found = read_fit(inside_of(data), len(data))
+        assert found.default in found.configurations
+        for one in found.images.values():
+            assert 0 < one.data.offset <= one.data.offset + one.data.length <= len(data)
+
+
+def superblock(data: bytes) -> None:
+    """A block with changes: what is read is written back as it was."""
+    choices = Choices(data)
+    raw = Superblock(1 + choices.below(1 << 24), SALT, bytes(16)).encode()
+    for _ in range(choices.below(4)):
+        raw = choices.edited(raw)
+    with suppress(SealiftError):
+        assert Superblock.decode(raw).encode() == raw, "another form"
+
+
+def inside_of(data: bytes) -> Callable[[int, int], bytes]:
+    """Reads of a file, none of them negative or absurdly long."""
+
+    def read(offset: int, length: int) -> bytes:
+        assert offset >= 0, "a read before the file"
+        assert 0 <= length <= 1 << 20, "an unbounded read"
+        return data[offset : offset + length]
+
+    return read
+
+
 TARGETS: Final[dict[str, Target]] = {
     found.__name__: found
     for found in (
         head, frame, control, stream, container, rewritten, sealed, wrapped,
-        patch,
+        patch, boot, pe, fdt, superblock,
     )
 }  # fmt: skip

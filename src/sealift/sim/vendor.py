@@ -32,7 +32,7 @@ from tuf.api.metadata import (
 
 from sealift.core.metadata import encoded
 from sealift.core.packer import Packed, pack_full
-from sealift.core.types import Artifact, Container
+from sealift.core.types import Artifact, Bootable, Container
 from sealift.repo import director, image, roots
 from sealift.repo.director import DirectorSigners, Issued, Order
 from sealift.repo.entries import Listed, Sealing
@@ -171,6 +171,7 @@ def make_release(
     name: str | None = None,
     hardware_ids: Sequence[str] = (HARDWARE,),
     content: bytes | None = None,
+    bootable: Bootable | None = None,
 ) -> Release:
     """A release of a few segments: one stored, one all zero, one short and packed."""
     if content is None:
@@ -181,6 +182,7 @@ def make_release(
         hardware_ids=tuple(hardware_ids),
         release_counter=counter,
         version=version,
+        bootable=bootable,
     )
     name = f"{PRODUCT}-main-{version}.full"
     return Release(artifact, packed.container(name), content, container)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from sealift.sim.attacks import boots
 from sealift.sim.attacks.forge import Change, Json, bump, dump, load, put
 from sealift.sim.attacks.metadata import REPOSITORIES, ROLES, every_role, forged
 from sealift.sim.attacks.world import (
@@ -167,7 +168,10 @@ def _as_timestamp(role: str) -> Plan:
 
 # ── A-25: control data that nobody signed ────────────────────────────────────────────
 def attack_a_25(ground: Ground) -> Observed:
-    """Members beside ``signed``, and in signatures, that would change everything."""
+    """Members beside ``signed``, and in signatures, that would change everything.
+
+    And what the signature of a boot file does not cover.
+    """
     unsigned: Json = {
         "threshold": 0,
         "keys": {},
@@ -192,7 +196,7 @@ def attack_a_25(ground: Ground) -> Observed:
         for repository in REPOSITORIES
         for role in ROLES
     ]
-    return ground.observed(ground.each(plans))
+    return ground.observed(ground.each([*plans, *boots.UNSIGNED]))
 
 
 def _passing(repository: str, role: str, spoil: Callable[[bytes], bytes]) -> Plan:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sealift.agent.payload import PayloadFill
 from sealift.core.packer import pack_full
 from sealift.sim import network
+from sealift.sim.attacks import boots
 from sealift.sim.attacks.boxes import Box, ordered
 from sealift.sim.attacks.containers import NEXT_COUNTER, Filling, waiting
 from sealift.sim.attacks.forge import Change, Json
@@ -331,8 +332,13 @@ def _would_be_refused(scene: Scene) -> str:
 
 
 def attack_c_11(ground: Ground) -> Observed:
-    """Files that change after they were fetched; a kept head, the agent being dead."""
-    return ground.observed(ground.each([_only_once, _other_head_kept]))
+    """Files that change after they were fetched; a kept head, the agent being dead.
+
+    Then boot files that admit another root than the one they lie beside.
+    """
+    return ground.observed(
+        ground.each([_only_once, _other_head_kept]), ground.each(boots.MISMATCHED)
+    )
 
 
 def _only_once(scene: Scene) -> str:
