@@ -22,7 +22,6 @@ from sealift.sim.device import (
     Device,
     Image,
     Kind,
-    Loader,
     Scene,
 )
 from sealift.sim.flash import (
@@ -34,7 +33,8 @@ from sealift.sim.flash import (
     FlashSlots,
     Weather,
 )
-from sealift.sim.powercut import Run, cases, parse_cuts, survey, written
+from sealift.sim.loaders.table import WORLDS
+from sealift.sim.powercut import REFERENCE, Run, cases, parse_cuts, survey, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -56,7 +56,7 @@ def test_no_cut_bricks_a_device() -> None:
     assert found.runs == RUNS
     assert found.findings == []
     assert found.clean
-    assert len(found.kinds) == len(Kind) * len(Loader)
+    assert len(found.kinds) == len(Kind) * len(REFERENCE)
     assert min(found.kinds.values()) > RUNS / 20, "every scene has its share"
 
 
@@ -79,8 +79,8 @@ def test_what_is_no_cut_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.GOOD])
-@pytest.mark.parametrize("loader", list(Loader))
-def test_D06_an_image_that_fails_is_rolled_back(kind: Kind, loader: Loader) -> None:
+@pytest.mark.parametrize("loader", WORLDS)
+def test_D06_an_image_that_fails_is_rolled_back(kind: Kind, loader: str) -> None:
     """Whatever is wrong with the image: the old one runs, and device.boot is told."""
     device = Device(Scene(kind, loader)).settle()
     assert device.faults() == []
@@ -164,8 +164,8 @@ class Superseding(Device):
         return [NEWER.order(director_version=8)] if newer else self.orders
 
 
-@pytest.mark.parametrize("loader", list(Loader))
-def test_a_newer_instruction_wins_wherever_the_cut_falls(loader: Loader) -> None:
+@pytest.mark.parametrize("loader", REFERENCE)
+def test_a_newer_instruction_wins_wherever_the_cut_falls(loader: str) -> None:
     """Before the switch it ends the attempt, after the switch it waits for its end."""
     steps = Device(Scene(loader=loader)).settle().door.steps
     verdicts = set()
@@ -216,8 +216,8 @@ class NeverContent(WithoutContent):
         return self.orders
 
 
-@pytest.mark.parametrize("loader", list(Loader))
-def test_gone_content_survives_any_cut(loader: Loader) -> None:
+@pytest.mark.parametrize("loader", REFERENCE)
+def test_gone_content_survives_any_cut(loader: str) -> None:
     """No cut loses the count, or the offer that holds."""
     steps = WithoutContent(Scene(loader=loader)).settle().door.steps
     for point in everywhere(steps):
@@ -265,7 +265,7 @@ class WithMcu(Device):
         """The MCU's own loader; the device goes on running."""
         store = self.mcu_store()
         before = store.read()
-        self.mcu_slot, after = choose(before, counts=self._counts)
+        self.mcu_slot, after = choose(before, counts=self.scene.loader == "counting")
         if after != before:
             store.write(after)
         self.mcu_boots += 1

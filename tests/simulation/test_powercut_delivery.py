@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sealift.sim.delivery import DeliveredDevice, SealedDevice
-from sealift.sim.device import Device, Kind, Loader, Scene
+from sealift.sim.device import Device, Kind, Scene
 from sealift.sim.flash import AFTER, BEFORE, INSIDE, KILLED, REFUSED, Weather
-from sealift.sim.powercut import Run, survey
+from sealift.sim.powercut import REFERENCE, Run, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ def several(steps: int, count: int) -> Iterator[Run]:
     for number in range(count):
         scene = Scene(
             chance.choice(list(Kind)),
-            chance.choice(list(Loader)),
+            chance.choice(REFERENCE),
             chance.choice(list(Weather)),
             seed=number,
         )

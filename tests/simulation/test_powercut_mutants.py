@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.agent.boot.file import FileBoot
 from sealift.agent.duties import Component, Duties, Found, NotYet
 from sealift.agent.install.ab import AbInstaller
 from sealift.agent.machine import Attempt, Done, Trial
@@ -20,7 +19,7 @@ from sealift.sim.powercut import cases
 
 if TYPE_CHECKING:
     from sealift.agent.journal import Journal
-    from sealift.agent.ports import Cells
+    from sealift.agent.ports import BootControl, Cells
     from sealift.agent.shell import Outside
     from sealift.core.types import Artifact, Instruction, Slot
     from sealift.sim.flash import FlashSlot
@@ -52,7 +51,7 @@ class CredulousInstaller(AbInstaller):
 class WithoutReread(Device):
     """The slot's re-read removed (W8, D-01)."""
 
-    def make_installer(self, boot: FileBoot) -> AbInstaller:
+    def make_installer(self, boot: BootControl) -> AbInstaller:
         return CredulousInstaller(boot, FlashSlots(self.flash), self.clock.boot_id)
 
 
@@ -68,7 +67,7 @@ class CachedSlots(FlashSlots):
 class WithoutDroppedCache(Device):
     """The re-read sees the page cache and not the medium."""
 
-    def make_installer(self, boot: FileBoot) -> AbInstaller:
+    def make_installer(self, boot: BootControl) -> AbInstaller:
         return AbInstaller(boot, CachedSlots(self.flash), self.clock.boot_id)
 
 
@@ -96,7 +95,7 @@ class UnaskingShell(Shell):
 class WithoutBoldRow(Device):
     """The bold row's guard removed: Confirming no longer asks which slot runs."""
 
-    def make_installer(self, boot: FileBoot) -> AbInstaller:
+    def make_installer(self, boot: BootControl) -> AbInstaller:
         return ObedientInstaller(boot, FlashSlots(self.flash), self.clock.boot_id)
 
     def make_shell(self, journal: Journal, outside: Outside) -> Shell:
@@ -138,12 +137,8 @@ class ForgetfulFlash(Flash):
 class WithoutLoaderFsync(Device):
     """The loader's store is written without fsync (B1)."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        forgetful = ForgetfulFlash(self.door, self.scene.weather, seed=self.scene.seed)
-        for region, content in self.flash.medium.items():
-            forgetful.make(region, bytes(content))
-        self.flash = forgetful
+    def make_flash(self) -> Flash:
+        return ForgetfulFlash(self.door, self.scene.weather, seed=self.scene.seed)
 
 
 class HastyDuties(Duties):

@@ -39,7 +39,14 @@ def powercut(
         ),
     ] = None,
     image: Annotated[str, typer.Option("--image", help="With --cuts.")] = "good",
-    loader: Annotated[str, typer.Option("--loader", help="With --cuts.")] = "counting",
+    loader: Annotated[
+        str,
+        typer.Option(
+            "--loader",
+            help="Whose boot loader: file (counting and one-shot), script, uboot, "
+            "systemd-boot, grub, tryboot; all: a share each.",
+        ),
+    ] = "file",
     weather: Annotated[str, typer.Option("--weather", help="With --cuts.")] = "mixed",
     spoil: Annotated[
         int, typer.Option("--spoil", min=0, help="With --cuts: bad slot write.")
@@ -57,7 +64,7 @@ def powercut(
     from sealift.sim.powercut import FULL_RUNS, QUICK_RUNS
 
     limit = runs or (QUICK_RUNS if quick else FULL_RUNS)
-    found, seconds = _survey(limit, seed, as_json=as_json)
+    found, seconds = _survey(limit, seed, loader, as_json=as_json)
     result = found.to_json() | {"seconds": round(seconds, 1)}
     show(result, as_json=as_json, text=lambda: _print(found, seconds))
     if not found.clean:
@@ -67,9 +74,12 @@ def powercut(
         )
 
 
-def _survey(limit: int, seed: int, *, as_json: bool) -> tuple[Survey, float]:
-    from sealift.sim.powercut import cases, survey
+def _survey(
+    limit: int, seed: int, loader: str, *, as_json: bool
+) -> tuple[Survey, float]:
+    from sealift.sim.powercut import cases, loaders, survey
 
+    runs = cases(limit, seed, loaders(loader))
     began = time.monotonic()
     with progress(as_json=as_json, unit="runs") as report:
 
@@ -77,7 +87,7 @@ def _survey(limit: int, seed: int, *, as_json: bool) -> tuple[Survey, float]:
             if done % 250 == 0 or done == limit:
                 report("power cuts", done, limit)
 
-        found = survey(cases(limit, seed), seed=seed, progress=shown)
+        found = survey(runs, seed=seed, progress=shown)
     return found, time.monotonic() - began
 
 
@@ -98,13 +108,15 @@ def _print(found: Survey, seconds: float) -> None:
 
 
 def _scene(image: str, loader: str, weather: str, spoil: int, seed: int) -> Scene:
-    from sealift.sim.device import Kind, Loader, Scene
+    from sealift.sim.device import Kind, Scene
     from sealift.sim.flash import Weather
+    from sealift.sim.powercut import loaders
 
+    world = loaders(loader)[0]
     try:
-        return Scene(Kind(image), Loader(loader), Weather(weather), spoil, seed)
+        return Scene(Kind(image), world, Weather(weather), spoil, seed)
     except ValueError as error:
-        kinds = ", ".join([*Kind, *Loader, *Weather])
+        kinds = ", ".join([*Kind, *Weather])
         raise InvalidInputError(f"{error}", hint=f"known: {kinds}") from error
 
 

@@ -1,35 +1,36 @@
 """A device in memory: durable flash, a boot loader, and the real agent inside.
 
 Shell, machine, journal, floors, installer and boot control are the shipped ones; only
-flash, clock, images and the server's word are simulated. ``settle`` starts the device,
+flash, clock, images, the loader (``sim.loaders``) and the server's word are simulated.
+``settle`` starts the device,
 lets it live through the cuts it was given, and ends when it rests; ``faults`` then says
 everything that must not have happened.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sealift.agent.boot.file import (
-    STORE_BYTES,
-    FileBoot,
-    LoaderStore,
-    Started,
-    Store,
-    choose,
-)
 from sealift.agent.install.ab import AbInstaller
 from sealift.agent.journal import JOURNAL_BYTES, Floors, Journal
 from sealift.agent.machine import Idle, Verdict, wants
 from sealift.agent.ports import CheckResult
 from sealift.agent.record import Record
 from sealift.agent.shell import AttemptResult, Component, Outside, Shell
-from sealift.core.errors import StateError
-from sealift.core.types import Artifact, Container, Instruction, Slot
+from sealift.core.errors import BootError, InvalidInputError, StateError
+from sealift.core.types import (
+    Artifact,
+    Bootable,
+    BootKind,
+    Container,
+    Instruction,
+    Slot,
+)
 from sealift.sim.flash import (
     REFUSED,
     Door,
@@ -42,18 +43,23 @@ from sealift.sim.flash import (
     PowerCut,
     Weather,
 )
+from sealift.sim.loaders.file import FileWorld
+from sealift.sim.loaders.table import WORLDS
+from sealift.sim.loaders.uki import made_up_root
+from sealift.sim.loaders.world import MOST_RESETS
 from sealift.sim.world import SimClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sealift.agent.ports import Cells, Fill, SlotDevice
+    from sealift.agent.boot.file import LoaderStore, Started
+    from sealift.agent.ports import BootControl, Cells, Fill, SlotDevice
+    from sealift.sim.loaders.world import LoaderWorld
 
 ECU = "dev-0001-main"
 SEGMENT_BYTES = 16
 SLOT_BYTES = 4 * SEGMENT_BYTES
 MOST_BOOTS = 60
-MOST_STARTS = 12
 MOST_ROUNDS = 40
 
 
@@ -83,14 +89,6 @@ class Kind(StrEnum):
     """The agent runs, its health check never returns; the watchdog bites."""
 
 
-class Loader(StrEnum):
-    """What kind of boot loader the board has."""
-
-    COUNTING = "counting"
-    ONE_SHOT = "one-shot"
-    """Without a counter: an armed slot gets one start."""
-
-
 @dataclass(frozen=True, slots=True)
 class Image:
     """An image small enough to run a hundred thousand times."""
@@ -100,26 +98,39 @@ class Image:
     artifact: Artifact
 
     @classmethod
-    def make(cls, kind: Kind, version: str, counter: int, segments: int = 3) -> Image:
-        """An image whose every segment differs from every other image's."""
+    def make(
+        cls,
+        kind: Kind,
+        version: str,
+        counter: int,
+        segments: int = 3,
+        boot_file: bytes | None = None,
+    ) -> Image:
+        """An image whose every segment differs from every other image's.
+
+        ``boot_file`` is what it carries for the loader, behind all else.
+        """
         text = f"{kind} {version} ".encode()
         content = b"".join(
             hashlib.sha256(text + bytes([at])).digest()[:SEGMENT_BYTES]
             for at in range(segments)
         )[:-3]
+        bootable = None
+        if boot_file is not None:
+            bootable = _bootable(version, len(content), boot_file)
+            content += boot_file
         digest = hashlib.sha256(content).digest()
-        name = f"sim-board/main-{version}.img"
-        ids = ("sim-board-r1",)
         artifact = Artifact(
-            name,
-            len(content),
-            digest,
-            None,
-            SEGMENT_BYTES,
-            digest,
-            ids,
-            counter,
-            version,
+            name=f"sim-board/main-{version}.img",
+            length=len(content),
+            sha256=digest,
+            sha512=None,
+            segment_size=SEGMENT_BYTES,
+            segment_root=digest,
+            hardware_ids=("sim-board-r1",),
+            release_counter=counter,
+            version=version,
+            bootable=bootable,
         )
         return cls(kind, content, artifact)
 
@@ -138,8 +149,26 @@ class Image:
         )
 
 
+def _bootable(version: str, offset: int, boot_file: bytes) -> Bootable:
+    """Where it lies; the root is made up, as ``sim.loaders.uki`` makes it up."""
+    root_hash, salt = made_up_root(version)
+    digest = hashlib.sha256(boot_file).digest()
+    size = len(boot_file)
+    return Bootable(BootKind.UKI, offset, size, digest, root_hash, salt, 1)
+
+
 OLD = Image.make(Kind.GOOD, "1.0", 1)
 NEW = {kind: Image.make(kind, "2.0", 2) for kind in Kind}
+
+
+@functools.cache
+def image_for(loader: str, kind: Kind, *, old: bool) -> Image:
+    """The image as this loader wants it; ``old`` is what the factory puts in."""
+    version, counter = ("1.0", 1) if old else ("2.0", 2)
+    carried = WORLDS[loader].boot_file(version)
+    if carried is None:
+        return OLD if old else NEW[kind]
+    return Image.make(kind, version, counter, boot_file=carried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +176,18 @@ class Scene:
     """The world one run happens in; the cuts come on top."""
 
     kind: Kind = Kind.GOOD
-    loader: Loader = Loader.COUNTING
+    loader: str = "counting"
+    """One of ``sim.loaders.table``."""
     weather: Weather = Weather.MIXED
     spoiled: int = 0
     """The slot write that the medium keeps wrongly, counted from 1; 0: none."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.loader not in WORLDS:
+            raise InvalidInputError(
+                f"{self.loader[:80]!r} is no loader", hint=f"known: {', '.join(WORLDS)}"
+            )
 
 
 @dataclass
@@ -166,35 +202,46 @@ class Device:
     def __post_init__(self) -> None:
         self.clock = SimClock()
         self.door = Door(self.cuts)
-        spoiled = (self.scene.spoiled,) if self.scene.spoiled else ()
-        self.flash = Flash(
-            self.door, self.scene.weather, seed=self.scene.seed, spoiled=spoiled
-        )
+        self.flash = self.make_flash()
         self.storage = FlashStorage(self.door)
         self.counter = FlashCounter(self.door)
-        self.old, self.image = OLD, NEW[self.scene.kind]
-        self.images = {OLD.content: OLD, self.image.content: self.image}
+        loader = self.scene.loader
+        self.old = image_for(loader, Kind.GOOD, old=True)
+        self.image = image_for(loader, self.scene.kind, old=False)
+        self.images = {it.content: it for it in (self.old, self.image)}
         self.orders: list[Instruction] = [self.image.order()]
-        self.running = Slot.A
         self.boots = 0
         self.trace: list[str] = []
         self.found: list[str] = []
-        self.flash.make("slot.a", OLD.content.ljust(SLOT_BYTES, b"\xff"))
-        self.flash.make("slot.b", bytes(SLOT_BYTES))
+        size = max(SLOT_BYTES, len(self.old.content), len(self.image.content))
+        self.flash.make("slot.a", self.old.content.ljust(size, b"\xff"))
+        self.flash.make("slot.b", bytes(size))
+        self.world = self.make_world()
+        self.world.deliver(Slot.A, self.old.content, self.old.artifact)
 
     # ── parts, as a mutant may want them otherwise ───────────────────────────────────
+    def make_flash(self) -> Flash:
+        """Everything durable but the hardware counter and the outbox."""
+        scene = self.scene
+        spoiled = (scene.spoiled,) if scene.spoiled else ()
+        return Flash(self.door, scene.weather, seed=scene.seed, spoiled=spoiled)
+
+    def make_world(self) -> LoaderWorld:
+        """The loader, and the agent's boot control for it."""
+        return WORLDS[self.scene.loader](self.flash)
+
     def make_journal_cells(self) -> Cells:
         """Where the journal lies."""
         return FlashCells(self.flash, "journal")
 
-    def make_installer(self, boot: FileBoot) -> AbInstaller:
+    def make_installer(self, boot: BootControl) -> AbInstaller:
         """The installer of the one component."""
-        return AbInstaller(boot, FlashSlots(self.flash), self.clock.boot_id)
+        slots, files = FlashSlots(self.flash), self.world.files()
+        return AbInstaller(boot, slots, self.clock.boot_id, files=files)
 
     def make_components(self) -> list[Component]:
         """What the agent finds to update."""
-        boot = FileBoot(self.store(), self.started, counts=self._counts)
-        installer = self.make_installer(boot)
+        installer = self.make_installer(self.world.boot())
         return [
             Component(
                 ECU,
@@ -236,10 +283,10 @@ class Device:
                 pass
         except Restarted:
             self._note("restarts")
-            self.flash.sync()
+            self.world.restarting()
         except (PowerCut, Bitten, Killed) as end:  # Killed: inside the loader
             self._note(type(end).__name__)
-            self.flash.lose_power()
+            self.world.power_lost()
         else:
             return rested
         return False
@@ -257,20 +304,13 @@ class Device:
         self.boots += 1
         if self.seen is not None:
             self.seen.add(self.flash.fingerprint())
-        store = self.store()
-        for _ in range(MOST_STARTS):
-            before = _read(store)
-            self._floor_rule(before)
-            slot, after = choose(before, counts=self._counts)
-            if after != before:
-                _count_down(store, after)
+        for _ in range(MOST_RESETS):
+            slot = self._decided()
+            if slot is None:  # it was refused, the board resets
+                continue
             image = self.whole(slot)
             if image is None:
                 raise Bricked(f"slot {slot} was started half-written")
-            if image.kind is Kind.UNBOOTABLE:
-                if slot is before.default:
-                    raise Bricked(f"the confirmed slot {slot} is refused")
-                continue
             if image.kind is Kind.HANGING:
                 raise Bitten
             self.running = slot
@@ -278,6 +318,29 @@ class Device:
             self._note(f"slot {slot} runs")
             return
         raise Bricked("the loader finds nothing to start")
+
+    def _decided(self) -> Slot | None:
+        try:
+            home, before = self.world.home(), self.world.stored()
+            self._floor_rule(home)
+            slot = self.world.decide(lambda slot: self._starts(slot, home))
+        except StateError as error:
+            raise Bitten from error
+        except BootError as error:
+            raise Bricked(error.message) from error
+        refusing = any(point % 1 == REFUSED for point in self.cuts)
+        if slot not in {None, home} and self.world.stored() == before and not refusing:
+            self.found.append(f"slot {slot} starts unconfirmed and uncounted (B4)")
+        return slot
+
+    def _starts(self, slot: Slot, home: Slot) -> bool:
+        """Whether the loader can start what lies there; to try it may be a fault."""
+        image = self.whole(slot)
+        if image is None:
+            raise Bricked(f"slot {slot} was started half-written")
+        if image.kind is Kind.UNBOOTABLE and slot is home:
+            raise Bricked(f"the confirmed slot {slot} is refused")
+        return image.kind is not Kind.UNBOOTABLE
 
     def _agent(self) -> bool:
         """The agent's process, until the device rests."""
@@ -323,8 +386,9 @@ class Device:
         def fill(into: SlotDevice, base: SlotDevice | None, /) -> None:
             """Segment by segment: what is there already is not written again."""
             del base
-            for at in range(0, len(content), SEGMENT_BYTES):
-                piece = content[at : at + SEGMENT_BYTES]
+            size = max(SEGMENT_BYTES, -(-len(content) // 3))
+            for at in range(0, len(content), size):
+                piece = content[at : at + size]
                 if into.read(at, len(piece)) != piece:
                     into.write(at, piece)
                     into.flush()
@@ -347,25 +411,34 @@ class Device:
             self.found.append(f"two different reports under {name}")
         self.storage.commit({name: raw})
 
-    @property
-    def _counts(self) -> bool:
-        return self.scene.loader is Loader.COUNTING
-
     # ── looking at it ────────────────────────────────────────────────────────────────
     @property
     def images_by_digest(self) -> dict[bytes, Image]:
         """The images a server would have."""
         return {image.artifact.sha256: image for image in self.images.values()}
 
+    @property
+    def running(self) -> Slot:
+        """The slot that runs."""
+        return self.world.running
+
+    @running.setter
+    def running(self, slot: Slot) -> None:
+        self.world.running = slot
+
     def store(self) -> LoaderStore:
-        """The loader's store, opened anew."""
-        boot = Record(FlashCells(self.flash, "boot"), limit=STORE_BYTES)
-        home = Record(FlashCells(self.flash, "home"), limit=STORE_BYTES)
-        return LoaderStore(boot, home)
+        """The store of a reference loader, opened anew."""
+        return self._file_world.store()
 
     def started(self) -> Started:
-        """What the loader said when it handed over."""
-        return Started(self.running, self.clock.boot_id())
+        """What a reference loader said when it handed over."""
+        return self._file_world.started()
+
+    @property
+    def _file_world(self) -> FileWorld:
+        if not isinstance(self.world, FileWorld):
+            raise TypeError(f"{self.scene.loader} is no reference loader")
+        return self.world
 
     def whole(self, slot: Slot) -> Image | None:
         """The image that lies whole in a slot, on the medium."""
@@ -388,11 +461,11 @@ class Device:
         return [*self._at_home(), *self._told_truly(), *self._floor_holds()]
 
     def _at_home(self) -> Iterable[str]:
-        store = self.store().read()
-        if self.running is not store.default or store.next is not store.default:
+        home, boot = self.world.home(), self.world.boot()
+        if self.running is not home or boot.next() is not home:
             yield (
-                f"slot {self.running} runs unconfirmed: default {store.default}, "
-                f"trial {store.trial}, tries {store.tries}"
+                f"slot {self.running} runs unconfirmed: home is {home}, "
+                f"next {boot.next()}, {dict(boot.state().slots)}"
             )
         if self.whole(self.running) is None:
             yield f"slot {self.running} is not whole"
@@ -416,8 +489,7 @@ class Device:
     def _had_to_succeed(self) -> bool:
         """Three starts outlive two cuts; a bad medium or a single start may not."""
         scene = self.scene
-        counting = scene.loader is Loader.COUNTING
-        few = len(self.cuts) <= (2 if counting else 0)
+        few = len(self.cuts) <= self.world.outlives()
         few &= not any(point % 1 == REFUSED for point in self.cuts)
         return scene.kind is Kind.GOOD and not scene.spoiled and few
 
@@ -428,29 +500,14 @@ class Device:
         if floor != want:
             yield f"the floor is {floor}, {image and image.artifact.name} runs"
 
-    def _floor_rule(self, store: Store) -> None:
+    def _floor_rule(self, home: Slot) -> None:
         """B10, D-05: at no start does the floor forbid the confirmed image."""
-        image = self.whole(store.default)
+        image = self.whole(home)
         floor = self.make_floors().floor(ECU)
         if image is None:
-            raise Bricked(f"the confirmed slot {store.default} is not whole")
+            raise Bricked(f"the confirmed slot {home} is not whole")
         if floor > image.artifact.release_counter:
             self.found.append(f"floor {floor} forbids {image.artifact.name}")
-
-
-def _read(store: LoaderStore) -> Store:
-    try:
-        return store.read()
-    except StateError as error:
-        raise Bitten from error
-
-
-def _count_down(store: LoaderStore, after: Store) -> None:
-    """A loader that cannot write what it counted starts nothing, it resets (B4)."""
-    try:
-        store.write(after)
-    except StateError as error:
-        raise Bitten from error
 
 
 def _restart() -> None:

@@ -18,12 +18,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sealift.core.errors import InvalidInputError
-from sealift.sim.device import Device, Kind, Loader, Scene
+from sealift.sim.device import Device, Kind, Scene
 from sealift.sim.flash import AFTER, BEFORE, INSIDE, KILLED, REFUSED, Weather
+from sealift.sim.loaders.table import WORLDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+REFERENCE = ("counting", "one-shot")
+"""The reference loader, with and without an attempt counter."""
 FULL_RUNS = 100_000
 QUICK_RUNS = 12_000
 FINDINGS_KEPT = 20
@@ -114,13 +117,13 @@ def survey(
     return found
 
 
-def cases(limit: int, seed: int = 0) -> Iterator[Run]:
+def cases(limit: int, seed: int = 0, names: Sequence[str] = REFERENCE) -> Iterator[Run]:
     """``limit`` runs: no cut, every single one, then pairs and triples, then chance.
 
-    The same for the same seed. The part that does not fit is left out evenly: pairs and
-    triples come in an order that the seed decides.
+    All loaders have their share. The same for the same seed. The part that does not fit
+    is left out evenly: pairs and triples come in an order that the seed decides.
     """
-    scenes = [Scene(kind, load, seed=seed) for kind in Kind for load in Loader]
+    scenes = [Scene(kind, load, seed=seed) for kind in Kind for load in names]
     steps = {scene: Device(scene).settle().door.steps for scene in scenes}
     chance = random.Random(seed)
     systematic = itertools.chain(
@@ -132,6 +135,22 @@ def cases(limit: int, seed: int = 0) -> Iterator[Run]:
         _chance(scenes, steps, chance),
     )
     yield from itertools.islice(systematic, limit)
+
+
+def loaders(name: str) -> tuple[str, ...]:
+    """What ``--loader`` names: one of them, ``file`` for both of its kinds, ``all``.
+
+    Raises:
+        InvalidInputError: there is no such loader.
+    """
+    if name in {"file", "all"}:
+        return REFERENCE if name == "file" else tuple(WORLDS)
+    if name not in WORLDS:
+        raise InvalidInputError(
+            f"{name[:80]!r} is no loader",
+            hint=f"known: all, file, {', '.join(WORLDS)}",
+        )
+    return (name,)
 
 
 def parse_cuts(text: str) -> tuple[float, ...]:

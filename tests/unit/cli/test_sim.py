@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 from sealift.cli import sim as command
 from sealift.core.errors import BootError, InvalidInputError
 from sealift.sim import powercut
-from sealift.sim.device import Device
+from sealift.sim.device import Device, Kind
+from sealift.sim.loaders.table import WORLDS
+from sealift.sim.powercut import REFERENCE
 
 
 def run(*words: str) -> tuple[str, BaseException | None]:
@@ -50,12 +52,27 @@ def test_one_life_is_replayed() -> None:
     assert "failed device.slot" in out
 
 
+def test_a_loader_is_chosen() -> None:
+    """One by its name, both kinds of the reference loader, or all of them."""
+    for name, kinds in (("uboot", {"uboot"}), ("file", set(REFERENCE))):
+        out, error = run("--runs", "60", "--loader", name, "--json")
+        assert error is None
+        scenes = json.loads(out)["scenes"]
+        assert {it.partition("/")[2] for it in scenes} == kinds
+    out, error = run(
+        "--runs", str(len(WORLDS) * len(Kind)), "--loader", "all", "--json"
+    )
+    assert error is None
+    assert len(json.loads(out)["scenes"]) == len(WORLDS) * len(Kind)
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ["--cuts", "x"],
         ["--cuts", "1", "--image", "nice"],
         ["--cuts", "1", "--loader", "none"],
+        ["--loader", "none"],
         ["--cuts", "1", "--weather", "fair"],
     ],
 )

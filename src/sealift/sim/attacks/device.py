@@ -263,9 +263,9 @@ def attack_d_06(ground: Ground) -> Observed:
 
 
 def _simulated_deaths() -> Iterator[str]:
-    """Unhealthy, unbootable, hanging, wedged: with a watchdog, on both loaders."""
+    """Unhealthy, unbootable, hanging, wedged: with a watchdog, on every loader."""
     for kind in simulated.Kind:
-        for loader in simulated.Loader:
+        for loader in WORLDS:
             scene = simulated.Scene(kind, loader)
             for fault in simulated.Device(scene).settle().faults():
                 yield f"{kind} on a {loader} loader: {fault}"

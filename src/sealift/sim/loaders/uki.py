@@ -12,7 +12,7 @@ from sealift.core.types import Artifact, Bootable, BootKind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["bootable_image", "pe_file", "tiny_uki"]
+__all__ = ["bootable_image", "made_up_root", "pe_file", "tiny_uki"]
 
 _START: Final = 64
 _OPTIONAL: Final = 112 + 16 * 8
@@ -54,13 +54,18 @@ def tiny_uki(version: str, root_hash: bytes, salt: bytes, data_blocks: int) -> b
     )
 
 
+def made_up_root(version: str) -> tuple[bytes, bytes]:
+    """Root hash and salt of a root that there is not."""
+    root, salt = (f"{what} {version}".encode() for what in ("root", "salt"))
+    return hashlib.sha256(root).digest(), hashlib.sha256(salt).digest()
+
+
 def bootable_image(version: str) -> tuple[bytes, Artifact]:
     """What lies in a slot, and its signed description; the root is made up.
 
     Nothing but the boot file of it is real, and at its place.
     """
-    salt = hashlib.sha256(b"salt " + version.encode()).digest()
-    root_hash = hashlib.sha256(b"root " + version.encode()).digest()
+    root_hash, salt = made_up_root(version)
     uki = tiny_uki(version, root_hash, salt, 1)
     content = bytes(4096) + uki
     bootable = Bootable(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sealift.agent.ports import BootControl, BootFiles
+    from sealift.core.types import Artifact
 
 __all__ = ["MOST_RESETS", "LoaderWorld"]
 
@@ -78,6 +79,7 @@ class LoaderWorld(ABC):
 
         Raises:
             StateError: its store could not be used in this moment; the board resets.
+            BootError: it stops for ever: a brick.
         """
 
     @abstractmethod
@@ -87,6 +89,10 @@ class LoaderWorld(ABC):
     @abstractmethod
     def trials(self, tries: int) -> int:
         """How many starts a trial gets that was armed with ``tries``."""
+
+    def outlives(self) -> int:
+        """How many cuts cannot keep a good image from being confirmed."""
+        return self.trials(3) - 1
 
     def start(self, starts: Callable[[Slot], bool] = _always) -> Slot:
         """Switch it on, and let it reset until it hands over.
@@ -116,6 +122,20 @@ class LoaderWorld(ABC):
     def power_lost(self) -> None:
         """The power went, or the watchdog bit: what is not on the flash is gone."""
         self.flash.lose_power()
+
+    @classmethod
+    def boot_file(cls, version: str) -> bytes | None:
+        """What an image of this version has to carry for this loader to start it.
+
+        ``None``: nothing the loader looks at while it decides.
+        """
+        del version
+        return None
+
+    def deliver(  # noqa: B027 -- most need nothing
+        self, slot: Slot, content: bytes, image: Artifact
+    ) -> None:
+        """What the factory puts beside the slot for the image it was made with."""
 
     def stored(self) -> object:
         """All that the loader keeps, to be compared with what it was."""
