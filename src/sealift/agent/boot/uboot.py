@@ -380,7 +380,10 @@ class UbootTools:
             there.
         """
         step = "".join(f"{name}={value}\n" for name, value in changes.items())
-        self._run(self._tools.setter, "-s", "/dev/stdin", given=step.encode("ascii"))
+        # Not /dev/stdin: a device without udev lacks it, and fw_setenv then sets nothing
+        # and ends well.
+        words = ("-s", "/proc/self/fd/0")
+        self._run(self._tools.setter, *words, given=step.encode("ascii"))
 
     def _run(self, program: str, *words: str, given: bytes = b"") -> bytes:
         argv = [program, "-c", self._tools.config, *words]
