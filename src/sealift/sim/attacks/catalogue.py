@@ -56,7 +56,12 @@ LIMIT, FAIL, SLOW = "format.limit", "transport.failed", "transport.slow"
 NONE, COUNT, HARD = "metadata.no_target", "metadata.counter", "metadata.hardware"
 LEN, DIG, TRUST = "payload.length", "payload.digest", "device.trust"
 DEC = "payload.decrypt"
-BOX, SLOT, BOOT, STATE = "payload.container", "device.slot", "device.boot", "device.state"
+BOX, SLOT, BOOT, STATE = (
+    "payload.container",
+    "device.slot",
+    "device.boot",
+    "device.state",
+)
 DELEG, SAME, REFUSED = "metadata.delegation", "metadata.mismatch", "policy.refused"
 OK, QUIET = "installed", "no news"
 THEN = " → "
