@@ -33,7 +33,15 @@ if TYPE_CHECKING:
 
     from sealift.agent.inplace import Block
 
-__all__ = ["BLOCK_BYTES", "SIGNATURE", "GrubBoot", "Store", "pack", "unpack"]
+__all__ = [
+    "BLOCK_BYTES",
+    "SIGNATURE",
+    "GrubBoot",
+    "Store",
+    "countable",
+    "pack",
+    "unpack",
+]
 
 BLOCK_BYTES: Final = 1024
 SIGNATURE: Final = b"# GRUB Environment Block\n"
@@ -60,6 +68,11 @@ def unpack(raw: bytes | None) -> dict[str, bytes] | None:
             break
         found[name.decode("ascii", "replace")] = value.replace(b"\\\0", b"\\\n")
     return found
+
+
+def countable(raw: bytes) -> bool:
+    """Whether GRUB can change a value: there is nothing but ``#`` behind the lines."""
+    return raw.rstrip(b"#").endswith(b"\n")
 
 
 def pack(variables: Mapping[str, bytes]) -> bytes:
@@ -229,6 +242,9 @@ class GrubBoot:
         found = unpack(raw)
         store = None if found is None else Store.of(found)
         if store is not None and raw is not None:
+            if not countable(raw):
+                uncounted = dataclasses.replace(store, tries=0)
+                return uncounted, "GRUB cannot count in grubenv: its end is damaged"
             odd = len(raw) != BLOCK_BYTES
             return store, f"grubenv has {len(raw)} bytes" if odd else ""
         home = self._confirmed() or Slot.A

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from sealift.agent.boot.grub import BLOCK_BYTES, GrubBoot, Store, pack, unpack
+from sealift.agent.boot.grub import GrubBoot, Store, countable, pack, unpack
 from sealift.core.errors import BootError, StateError
 from sealift.core.types import Slot
 from sealift.sim.loaders.world import LoaderWorld
@@ -127,7 +127,9 @@ class GrubWorld(LoaderWorld):
     def _save(self, tries: bytes) -> None:
         """``save_env``: the value in its place, all sectors of the file."""
         block = self.block("grubenv")
-        held = block.read(BLOCK_BYTES) or b""
+        held = block.read(1 << 16) or b""
+        if not countable(held):
+            raise BootError("environment block too small")
         before = b"tries=" + self._variables("grubenv")["tries"]
         block.write(held.replace(before, b"tries=" + tries, 1))
 
