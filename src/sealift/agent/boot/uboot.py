@@ -380,7 +380,7 @@ class UbootTools:
             there.
         """
         step = "".join(f"{name}={value}\n" for name, value in changes.items())
-        # Not /dev/stdin: a device without udev lacks it, and fw_setenv then sets nothing
+        # Not /dev/stdin: where it is missing (no udev), fw_setenv sets nothing
         # and ends well.
         words = ("-s", "/proc/self/fd/0")
         self._run(self._tools.setter, *words, given=step.encode("ascii"))
