@@ -62,6 +62,7 @@ class RunningServer:
                 *PROGRAM,
                 *("server", "run", str(self.directory), "--json"),
                 *("--device-listen", "127.0.0.1:0", "--operator-listen", "127.0.0.1:0"),
+                *("--enrol-listen", "127.0.0.1:0"),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

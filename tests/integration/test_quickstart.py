@@ -19,16 +19,16 @@ _BLOCK = re.compile(r"^```sh( server)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def _free_ports() -> list[int]:
-    with socket.socket() as one, socket.socket() as two:
-        for each in (one, two):
+    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
+        for each in (one, two, three):
             each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in (one, two)]
+        return [each.getsockname()[1] for each in (one, two, three)]
 
 
 def _blocks() -> list[tuple[bool, str]]:
     """The page's commands in order; ``True`` for the one of the second terminal."""
     text = PAGE.read_text("utf-8")
-    for port, free in zip((8443, 8444), _free_ports(), strict=True):
+    for port, free in zip((8443, 8444, 8445), _free_ports(), strict=True):
         text = text.replace(str(port), str(free))
     return [(bool(server), commands) for server, commands in _BLOCK.findall(text)]
 
@@ -88,12 +88,15 @@ def test_the_page_ends_in_a_confirmed_update(tmp_path: Path) -> None:
 def _wait_for_server(place: Path) -> None:
     settings = (place / "srv/server.toml").read_text("utf-8")
     ports = [int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", settings)]
-    assert len(ports) == 2
+    assert len(ports) == 3
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        with socket.socket() as one, socket.socket() as two:
-            pairs = zip((one, two), ports, strict=True)
-            if not any(each.connect_ex(("127.0.0.1", port)) for each, port in pairs):
-                return
+        if all(map(_listens, ports)):
+            return
         time.sleep(0.1)
     raise AssertionError("the server did not begin to listen")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -599,7 +599,11 @@ def test_F13_bad_directory_does_not_start(
     directory = tmp_path / "srv"
     shutil.copytree(template, directory)
     spoil(directory, how)
-    listen = ("--device-listen", "127.0.0.1:0", "--operator-listen", "127.0.0.1:0")
+    listen = [
+        word
+        for name in ("device", "operator", "enrol")
+        for word in (f"--{name}-listen", "127.0.0.1:0")
+    ]
     done = sealift("server", "run", directory, *listen)
     assert (done.returncode, f"[{code}]" in done.stderr) == (status, True), done.stderr
     assert "Traceback" not in done.stderr

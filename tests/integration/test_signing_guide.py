@@ -60,10 +60,9 @@ def wait_for(port: int) -> None:
 @pytest.fixture
 def office(tmp_path: Path) -> Iterator[Office]:
     found = Office(tmp_path)
-    devices, operators = free_port(), free_port()
-    listen = (
-        f"--device-listen 127.0.0.1:{devices} --operator-listen 127.0.0.1:{operators}"
-    )
+    ports = {name: free_port() for name in ("device", "operator", "enrol")}
+    operators = ports["operator"]
+    listen = " ".join(f"--{name}-listen 127.0.0.1:{at}" for name, at in ports.items())
     made = json.loads(found.sh(f"sealift server init srv {listen} --json"))
     (tmp_path / "operator.token").write_text(made["operator_token"] + "\n")
     (tmp_path / "server.toml").write_text(

@@ -37,6 +37,10 @@ OperatorListen = Annotated[
     str | None,
     typer.Option("--operator-listen", help="HOST:PORT for operators (token)."),
 ]
+EnrolListen = Annotated[
+    str | None,
+    typer.Option("--enrol-listen", help="HOST:PORT for enrolment (EST)."),
+]
 HostNames = Annotated[
     list[str] | None,
     typer.Option("--host-name", help="Name or address in the TLS certificate; repeat."),
@@ -49,6 +53,7 @@ def init(
     as_json: Json = False,
     device_listen: DeviceListen = None,
     operator_listen: OperatorListen = None,
+    enrol_listen: EnrolListen = None,
     host_name: HostNames = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Make and accept throw-away keys only.")
@@ -69,6 +74,7 @@ def init(
     config = Config(
         device_listen=device_listen or defaults.device_listen,
         operator_listen=operator_listen or defaults.operator_listen,
+        enrol_listen=enrol_listen or defaults.enrol_listen,
         host_names=tuple(host_name or defaults.host_names),
         demo=demo,
     )
@@ -103,6 +109,7 @@ def run(
     as_json: Json = False,
     device_listen: DeviceListen = None,
     operator_listen: OperatorListen = None,
+    enrol_listen: EnrolListen = None,
 ) -> None:
     """Serve devices and operators until interrupted."""
     from dataclasses import replace
@@ -116,28 +123,34 @@ def run(
         opened.config,
         device_listen=device_listen or opened.config.device_listen,
         operator_listen=operator_listen or opened.config.operator_listen,
+        enrol_listen=enrol_listen or opened.config.enrol_listen,
     )
-    with exclusive(opened.layout), _bound(config) as (device, operator):
+    with exclusive(opened.layout), _bound(config) as bound:
         config = replace(
-            config, device_listen=_name(device), operator_listen=_name(operator)
+            config,
+            device_listen=_name(bound["device"]),
+            operator_listen=_name(bound["operator"]),
+            enrol_listen=_name(bound["enrol"]),
         )
         server = build(replace(opened, config=config), clock, SystemChance())
         try:
-            asyncio.run(_serve(server, device, operator, as_json=as_json))
+            asyncio.run(_serve(server, bound, as_json=as_json))
         finally:
             server.close()
 
 
 @contextmanager
-def _bound(config: Config) -> Iterator[tuple[socket, socket]]:
+def _bound(config: Config) -> Iterator[dict[str, socket]]:
+    """A listening socket per listener."""
     from sealift.server.config import address
     from sealift.server.listen import bind
 
     with (
         bind(*address(config.device_listen)) as device,
         bind(*address(config.operator_listen)) as operator,
+        bind(*address(config.enrol_listen)) as enrol,
     ):
-        yield device, operator
+        yield {"device": device, "operator": operator, "enrol": enrol}
 
 
 def _name(bound: socket) -> str:
@@ -145,23 +158,30 @@ def _name(bound: socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _serve(
-    server: Server, device: socket, operator: socket, *, as_json: bool
-) -> None:
+async def _serve(server: Server, bound: dict[str, socket], *, as_json: bool) -> None:
     from sealift.server import listen
     from sealift.server.config import url
 
     listen.prepare_process()
     layout, config = server.layout, server.config
     pair = layout.certificate("tls-server"), layout.key("tls-server")
-    devices_only = listen.tls_context(
-        *pair, client_authority=layout.certificate("device-ca")
-    )
+    devices = layout.certificate("device-ca")
+    contexts = {
+        "device": listen.tls_context(*pair, client_authority=devices),
+        "operator": listen.tls_context(*pair),
+        "enrol": listen.tls_context(*pair, client_authority=devices, lenient=True),
+    }
+    apps = {
+        "device": server.device,
+        "operator": server.operator,
+        "enrol": server.enrolment,
+    }
 
     def ready() -> None:
         found = {
             "device": url(config, config.device_listen),
             "operator": url(config, config.operator_listen),
+            "enrol": url(config, config.enrol_listen),
         }
         if as_json:
             print_json(found)
@@ -171,8 +191,10 @@ async def _serve(
         sys.stdout.flush()
 
     await listen.serve(
-        listen.Listener(server.device, device, devices_only),
-        listen.Listener(server.operator, operator, listen.tls_context(*pair)),
+        *(
+            listen.Listener(apps[name], at, contexts[name])
+            for name, at in bound.items()
+        ),
         background=server.background,
         ready=ready,
         stop=asyncio.Event(),
@@ -194,6 +216,7 @@ def status(directory: Directory, as_json: Json = False) -> None:
         "directory": str(opened.layout.root),
         "device_listen": opened.config.device_listen,
         "operator_listen": opened.config.operator_listen,
+        "enrol_listen": opened.config.enrol_listen,
         "devices": len(devices.all_devices(session)),
         "releases": len(releases.all_releases(session)),
         "audit_leaves": audit.size(session),

@@ -22,6 +22,7 @@ class Status(TypedDict):
     time: str
     poll_seconds: int
     device_url: str
+    enrol_url: str
     published: dict[str, dict[str, int]]
     releases: int
 

@@ -24,8 +24,10 @@ from sealift.server import jobs
 from sealift.server.adapters.files import FileBlobs
 from sealift.server.adapters.maker import ProcessMaker, emptied
 from sealift.server.adapters.sqlite import SqliteStore
+from sealift.server.api import est
 from sealift.server.api.auth import RateLimiter
 from sealift.server.api.device import DeviceFace
+from sealift.server.api.est import EstFace
 from sealift.server.api.operator import OperatorFace
 from sealift.server.directory import making as directory_making
 from sealift.server.directory import open_directory
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from sealift.server.config import Config, Layout
     from sealift.server.directory import Opened
@@ -117,14 +119,29 @@ def _payload_policy(config: Config) -> PayloadPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class _Below:
+    """Requests below a path go to one application, all others to another."""
+
+    path: str
+    below: ASGIApp
+    others: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        mine = str(scope.get("path", "")).startswith(self.path)
+        await (self.below if mine else self.others)(scope, receive, send)
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
-    """Both applications, ready to be listened on, and the work behind them."""
+    """The applications, ready to be listened on, and the work behind them."""
 
     means: Means
     config: Config
     layout: Layout
     device: ASGIApp
     operator: ASGIApp
+    enrolment: ASGIApp
     face: DeviceFace
     writer: ThreadPoolExecutor
     making: Making
@@ -154,9 +171,13 @@ class Server:
         self.means.store.close()
 
     def _flush(self) -> None:
-        seen = dict(self.face.seen)
+        seen, used = dict(self.face.seen), dict(self.face.used)
         if seen:
             self.means.store.note_seen(seen)
+        if used:
+            self.means.store.note_used(used)
+        for sha256 in used:
+            self.face.used.pop(sha256, None)
         for device_id, at in seen.items():
             if self.face.seen.get(device_id) == at:
                 del self.face.seen[device_id]
@@ -192,13 +213,18 @@ def build(opened: Opened, clock: Clock, chance: Chance) -> Server:
     operator = OperatorFace(
         means, write, config, version("sealift"), face.seen, making.progress
     )
+    devices = face.app(
+        RateLimiter(limits.device_rate, time.monotonic), limits.connections
+    )
+    enrolment = EstFace(means, write).app(
+        RateLimiter(limits.enrolment_rate, time.monotonic), limits.connections
+    )
     return Server(
         means=means,
         config=config,
         layout=opened.layout,
-        device=face.app(
-            RateLimiter(limits.device_rate, time.monotonic), limits.connections
-        ),
+        device=_Below(est.PREFIX + "/", enrolment, devices),
+        enrolment=enrolment,
         operator=operator.app(
             RateLimiter(limits.operator_rate, time.monotonic), limits.connections
         ),

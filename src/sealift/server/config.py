@@ -47,6 +47,7 @@ class Limits:
     ecus: int = 256
     device_rate: int = 3000
     operator_rate: int = 6000
+    enrolment_rate: int = 60
     connections: int = 2000
 
 
@@ -112,6 +113,7 @@ class Config:
 
     device_listen: str = "127.0.0.1:8443"
     operator_listen: str = "127.0.0.1:8444"
+    enrol_listen: str = "127.0.0.1:8445"
     host_names: tuple[str, ...] = ("localhost",)
     poll_seconds: int = 300
     demo: bool = False
@@ -236,7 +238,7 @@ def load(path: Path) -> Config:
         _checked(Config(), found | tables, ""), mcu=recipes, roles=roles
     )
     _one_of("delta.quality", config.delta.quality, QUALITIES)
-    for listen in (config.device_listen, config.operator_listen):
+    for listen in (config.device_listen, config.operator_listen, config.enrol_listen):
         address(listen)
     return config
 
@@ -265,6 +267,7 @@ def to_toml(config: Config) -> str:
         "# Sealift server. Every setting: docs/server.md\n"
         f'device_listen = "{config.device_listen}"\n'
         f'operator_listen = "{config.operator_listen}"\n'
+        f'enrol_listen = "{config.enrol_listen}"\n'
         f"host_names = [{names}]\n"
         f"poll_seconds = {config.poll_seconds}\n"
         f"demo = {str(config.demo).lower()}\n"

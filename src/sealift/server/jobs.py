@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sealift.server.services import metadata
+from sealift.server.services import identity, metadata
 from sealift.server.services.audit import SYSTEM
 
 if TYPE_CHECKING:
@@ -36,9 +36,14 @@ def _refresh_image(means: Means) -> object:
     return metadata.refresh_image(means, SYSTEM)
 
 
+def _retire_certificates(means: Means) -> None:
+    identity.retire(means, SYSTEM)
+
+
 JOBS = (
     # D12: a Timestamp lives a day and is renewed at half of it; ten minutes are plenty.
     Job("image-refresh", timedelta(minutes=10), _refresh_image),
+    Job("certificates-retire", timedelta(hours=1), _retire_certificates),
 )
 
 

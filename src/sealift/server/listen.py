@@ -38,6 +38,8 @@ HEAD_SECONDS = 20
 """A request's head must be complete within this time."""
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 10
+_NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
+"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL; Python has no name for it."""
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
@@ -51,13 +53,19 @@ class Listener:
 
 
 def tls_context(
-    certificate: Path, key: Path, *, client_authority: Path | None = None
+    certificate: Path,
+    key: Path,
+    *,
+    client_authority: Path | None = None,
+    lenient: bool = False,
 ) -> ssl.SSLContext:
     """TLS 1.2 or newer with forward secrecy and AEAD only.
 
     ``client_authority`` makes a client certificate of that CA a condition of the
     handshake. Whether it was revoked is asked on every request, not here: a resumed
-    session does not look at revocation again.
+    session does not look at revocation again. A ``lenient`` listener asks for one and
+    takes none, or one that has expired; what such a one is good for the application
+    decides. One of another CA is refused in either case.
 
     Raises:
         InvalidConfigError: a file cannot be used.
@@ -70,8 +78,10 @@ def tls_context(
     try:
         context.load_cert_chain(certificate, key)
         if client_authority is not None:
-            context.verify_mode = ssl.CERT_REQUIRED
+            context.verify_mode = ssl.CERT_OPTIONAL if lenient else ssl.CERT_REQUIRED
             context.verify_flags |= ssl.VERIFY_X509_STRICT
+            if lenient:
+                context.verify_flags |= _NO_CHECK_TIME
             context.load_verify_locations(client_authority)
     except (OSError, ssl.SSLError) as error:
         raise InvalidConfigError(f"the TLS files cannot be used: {error}") from error

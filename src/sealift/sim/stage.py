@@ -66,8 +66,12 @@ class Server:
         more_names: Sequence[str] = (),
     ) -> None:
         self.directory = directory
-        self.device_port, self.operator_port = free_ports(2)
-        self._listens_on = {"device": listens, "operator": "127.0.0.1"}
+        self.device_port, self.operator_port, self.enrol_port = free_ports(3)
+        self._listens_on = {
+            "device": listens,
+            "operator": "127.0.0.1",
+            "enrol": listens,
+        }
         self._more_names = more_names
         self._run = run
         self._name = name
@@ -201,20 +205,26 @@ class Server:
 
     @property
     def _listen(self) -> tuple[str, ...]:
-        ports = {"device": self.device_port, "operator": self.operator_port}
         pairs = (
             (f"--{name}-listen", f"{self._listens_on[name]}:{at}")
-            for name, at in ports.items()
+            for name, at in self._ports.items()
         )
         return tuple(word for pair in pairs for word in pair)
+
+    @property
+    def _ports(self) -> dict[str, int]:
+        return {
+            "device": self.device_port,
+            "operator": self.operator_port,
+            "enrol": self.enrol_port,
+        }
 
     def _listens(self) -> bool:
         require(
             self._process is not None and self._process.poll() is None,
             f"{self._name} ended at once; see {self._run.log(self._name)}",
         )
-        ports = {"device": self.device_port, "operator": self.operator_port}
-        for name, port in ports.items():
+        for name, port in self._ports.items():
             with socket.socket() as probe:
                 if probe.connect_ex((self._listens_on[name], port)):
                     return False

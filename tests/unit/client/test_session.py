@@ -165,6 +165,7 @@ def test_shape_of_answers_is_checked() -> None:
         "time": "2026-11-22T13:00:00Z",
         "poll_seconds": 300,
         "device_url": "https://x",
+        "enrol_url": "https://y",
         "published": {"image": {"root": 1}},
         "releases": 0,
         "new": None,

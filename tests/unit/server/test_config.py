@@ -36,7 +36,9 @@ def write(tmp_path: Path, text: str | bytes) -> Path:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     """``init`` writes settings that ``run`` reads back alike."""
-    config = Config("[::1]:1", "127.0.0.1:0", ("a.example", "::1"), 60, demo=True)
+    config = Config(
+        "[::1]:1", "127.0.0.1:0", "[::1]:2", ("a.example", "::1"), 60, demo=True
+    )
     assert load(write(tmp_path, to_toml(config))) == config
     assert load(write(tmp_path, "")) == Config()
 

@@ -139,7 +139,7 @@ def test_lease_is_held_by_one(store: SqliteStore) -> None:
 
 def test_jobs_run_when_due(world: World) -> None:
     """Each due job runs once, and again after its interval."""
-    assert jobs.run_due(world.means, "me") == ["image-refresh"]
+    assert jobs.run_due(world.means, "me") == ["image-refresh", "certificates-retire"]
     assert jobs.run_due(world.means, "me") == []
     world.clock.forward(minutes=11)
     assert jobs.run_due(world.means, "me") == ["image-refresh"]

@@ -34,7 +34,14 @@ from sealift.server.services import (
 )
 from tests.unit.server.fleet import MAKER, made_delta, two_releases
 from tests.unit.server.test_reports import Voice
-from tests.unit.server.world import OPERATOR, START, World, artifact, container
+from tests.unit.server.world import (
+    OPERATOR,
+    START,
+    TestDevice,
+    World,
+    artifact,
+    container,
+)
 
 DEVICE = Actor(ActorType.DEVICE, "dev-0001")
 Act = Callable[[], object]
@@ -116,6 +123,21 @@ def revoke(world: World) -> Act:
     return lambda: identity.revoke(world.means, OPERATOR, "dev-0001", "lost\n\x1b[2J")
 
 
+def renew(world: World) -> Act:
+    device = world.device()
+    (shown,) = world.means.store.reader.devices.certificates(device.id)
+    wanted = TestDevice(device.id, {}).csr
+    return lambda: identity.renew(world.means, DEVICE, shown.sha256, wanted)
+
+
+def retire(world: World) -> Act:
+    renew(world)()
+    newest = world.means.store.reader.devices.certificates("dev-0001")[0]
+    world.means.store.note_used({newest.sha256: world.means.clock.now()})
+    world.clock.forward(days=2)
+    return lambda: identity.retire(world.means, OPERATOR)
+
+
 def create(world: World) -> Act:
     world.device()
     release = world.release("1.0.0", 1)
@@ -182,6 +204,8 @@ CASES: dict[str, Callable[[World], Act]] = {
     "director.issue_for": issue_for,
     "director.start_download": start_download,
     "identity.enrol": enrol,
+    "identity.renew": renew,
+    "identity.retire": retire,
     "identity.revoke": revoke,
     "metadata.publish_root": publish_root,
     "metadata.publish_targets": publish_targets,

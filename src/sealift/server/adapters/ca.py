@@ -7,6 +7,7 @@ All keys are P-256, all signatures ECDSA with SHA-256.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,10 +17,11 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sealift.core.errors import InvalidInputError, KeyUnreadableError
-from sealift.server.ports import Issued
+from sealift.server.ports import Asked, Issued
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +42,8 @@ AUTHORITY_LIFETIME = timedelta(days=20 * 365)
 BACKDATED = timedelta(days=1)
 """A fresh certificate is valid a day ago already: device clocks are slow."""
 
+_DER = serialization.Encoding.DER
+
 Key = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
@@ -52,14 +56,33 @@ class DeviceAuthority:
     key: Key
     tenant: str = "default"
 
-    def issue(self, device_id: str, csr_pem: bytes, now: datetime) -> Issued:
-        """A client certificate over 90 days for the key in the request.
+    def asked(self, csr: bytes) -> Asked:
+        """Who a request says it is, and its key.
+
+        Raises:
+            InvalidInputError: as :meth:`issue`.
+        """
+        request, public = _requested(csr)
+        names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return Asked(tuple(str(name.value) for name in names), _digest(public))
+
+    def chain(self) -> bytes:
+        """This authority's certificate as PKCS #7 without signers (RFC 7030, 4.1.3)."""
+        return pkcs7.serialize_certificates([self.certificate], _DER)
+
+    def bundled(self, pem: str) -> bytes:
+        """A certificate in the same form (RFC 7030, 4.2.3)."""
+        found = x509.load_pem_x509_certificate(pem.encode())
+        return pkcs7.serialize_certificates([found], _DER)
+
+    def issue(self, device_id: str, csr: bytes, now: datetime) -> Issued:
+        """A client certificate over 90 days for the key in the request, PEM or DER.
 
         Raises:
             InvalidInputError: malformed, no proof of possession, or a key that is
                 neither P-256 nor Ed25519 (E-08).
         """
-        public = _requested_key(csr_pem)
+        _, public = _requested(csr)
         uri = f"sealift://{self.tenant}/{device_id}"
         certificate = (
             _builder(device_id, self.certificate.subject, public, now, DEVICE_LIFETIME)
@@ -85,6 +108,7 @@ class DeviceAuthority:
             serial=format(certificate.serial_number, "x"),
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
+            key_sha256=_digest(public),
         )
 
 
@@ -170,23 +194,29 @@ def read_certificate(pem: bytes) -> x509.Certificate:
         raise KeyUnreadableError(f"not a certificate: {error}") from error
 
 
-def _requested_key(
-    csr_pem: bytes,
-) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey:
+def _digest(public: PublicKey) -> str:
+    """Lower hex SHA-256 of a public key, DER."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return hashlib.sha256(public.public_bytes(_DER, form)).hexdigest()
+
+
+def _requested(csr: bytes) -> tuple[x509.CertificateSigningRequest, PublicKey]:
     try:
-        request = x509.load_pem_x509_csr(csr_pem)
+        is_pem = csr.lstrip().startswith(b"-----")
+        read = x509.load_pem_x509_csr if is_pem else x509.load_der_x509_csr
+        request = read(csr)
         proven = request.is_signature_valid
         key = request.public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
         raise InvalidInputError(
-            "the certificate request cannot be read", hint="PKCS #10 in PEM"
+            "the certificate request cannot be read", hint="PKCS #10, PEM or DER"
         ) from error
     if not proven:
         raise InvalidInputError("the certificate request is not signed by its own key")
     if isinstance(key, ed25519.Ed25519PublicKey):
-        return key
+        return request, key
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
-        return key
+        return request, key
     raise InvalidInputError("a device's TLS key is on P-256 or Ed25519")
 
 

@@ -200,6 +200,9 @@ _THIRD = (
         SELECT 'operator', sha256, '["admin"]', 'server', created_at
         FROM operator_token""",
     "DROP TABLE operator_token",
+    "ALTER TABLE certificate ADD COLUMN key_sha256 TEXT",
+    "ALTER TABLE certificate ADD COLUMN used_at TEXT",
+    "CREATE INDEX certificate_key ON certificate (key_sha256)",
 )
 
 _APPEND_ONLY = ("audit_leaf", "manifest", "metadata", "container", "release")

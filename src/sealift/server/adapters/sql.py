@@ -97,6 +97,13 @@ class Session:
                 "UPDATE device SET last_seen = ? WHERE id = ?", text(at), device_id
             )
 
+    def note_used(self, used: Mapping[str, datetime]) -> None:
+        """Write when certificates were first used."""
+        for sha256, at in used.items():
+            self._connection.rows(
+                f"{_USED} WHERE sha256 = ? AND used_at IS NULL", text(at), sha256
+            )
+
     def note_looked(self, device_id: str, renew_at: int) -> None:
         """The Director has nothing to sign for a device before ``renew_at``."""
         self._connection.rows(
@@ -106,7 +113,7 @@ class Session:
 
 # ── devices ──────────────────────────────────────────────────────────────────────────
 _CALLER = """SELECT d.id, d.state, c.revoked_at IS NOT NULL, r.etag,
-        coalesce(r.renew_at, 0)
+        coalesce(r.renew_at, 0), c.used_at IS NULL
     FROM certificate c JOIN device d ON d.id = c.device_id
     LEFT JOIN director r ON r.device_id = d.id WHERE c.sha256 = ?"""
 _DEVICE = """SELECT id, state, report_key_id, report_key, created_at, counter,
@@ -116,7 +123,8 @@ _ECU = """SELECT id, device_id, hardware_id, is_primary, installed_name,
     installed_sha256, installed_length, installed_version, release_counter, attack
     FROM ecu WHERE device_id = ? ORDER BY is_primary DESC, id"""
 _CERTIFICATE = """SELECT sha256, device_id, serial, not_before, not_after, revoked_at,
-    pem FROM certificate WHERE device_id = ? ORDER BY not_before DESC, serial"""
+    pem, key_sha256, used_at FROM certificate WHERE device_id = ?
+    ORDER BY rowid DESC"""
 _BASES = """SELECT e.installed_sha256, count(*) AS devices
     FROM ecu e JOIN device d ON d.id = e.device_id
     WHERE e.hardware_id IN ({marks}) AND d.state = 'active'
@@ -143,17 +151,23 @@ _SAVE_ECU = """INSERT INTO ecu (id, device_id, hardware_id, is_primary, installe
         installed_version = excluded.installed_version,
         release_counter = excluded.release_counter, attack = excluded.attack"""
 _SAVE_CERTIFICATE = """INSERT INTO certificate (sha256, device_id, serial, not_before,
-        not_after, revoked_at, pem) VALUES (?, ?, ?, ?, ?, ?, ?)
+        not_after, revoked_at, pem, key_sha256) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (sha256) DO UPDATE SET revoked_at = excluded.revoked_at"""
+_USED = "UPDATE certificate SET used_at = ?"
+_SUPERSEDED = """SELECT DISTINCT old.device_id FROM certificate old
+    JOIN certificate new ON new.device_id = old.device_id AND new.rowid > old.rowid
+    WHERE old.revoked_at IS NULL AND new.revoked_at IS NULL AND new.used_at < ?
+    ORDER BY old.device_id LIMIT 1000"""
 
 
 class _Devices(Table):
     def caller(self, certificate_sha256: str) -> ports.Caller | None:
         row = self.one(_CALLER, certificate_sha256)
-        return (
-            None
-            if row is None
-            else ports.Caller(row[0], row[1], bool(row[2]), *row[3:])
+        if row is None:
+            return None
+        device_id, state, revoked, etag, renew_at, unused = row
+        return ports.Caller(
+            device_id, state, bool(revoked), etag, renew_at, first_use=bool(unused)
         )
 
     def find(self, device_id: str) -> ports.Device | None:
@@ -226,7 +240,16 @@ class _Devices(Table):
             text(certificate.not_after),
             text(certificate.revoked_at),
             certificate.pem,
+            certificate.key_sha256,
         )
+
+    def holder(self, key_sha256: str) -> str | None:
+        sql = "SELECT device_id FROM certificate WHERE key_sha256 = ? LIMIT 1"
+        row = self.one(sql, key_sha256)
+        return None if row is None else str(row[0])
+
+    def superseded(self, used_before: datetime) -> Sequence[str]:
+        return [row[0] for row in self.rows(_SUPERSEDED, text(used_before))]
 
     def key_in_use(self, report_key_id: str) -> bool:
         sql = "SELECT 1 FROM device WHERE report_key_id = ?"
@@ -265,6 +288,8 @@ def _certificate(row: Row) -> ports.Certificate:
         not_after=moment(row[4]),
         revoked_at=maybe(row[5]),
         pem=row[6],
+        key_sha256=row[7],
+        used_at=maybe(row[8]),
     )
 
 

@@ -73,6 +73,11 @@ class SqliteStore:
         with self.begin() as session:
             session.note_seen(seen)
 
+    def note_used(self, used: Mapping[str, datetime]) -> None:
+        """Write when certificates were first used, in one transaction."""
+        with self.begin() as session:
+            session.note_used(used)
+
     def note_looked(self, device_id: str, renew_at: int) -> None:
         """The Director has nothing to sign for a device before ``renew_at``."""
         with self.begin() as session:

@@ -49,7 +49,8 @@ class DeviceFace:
     """The device listener's application.
 
     ``write`` runs a use case on the writer and awaits it; ``seen`` collects when which
-    device was heard of, until somebody flushes it.
+    device was heard of, ``used`` when which certificate was used first, until somebody
+    flushes them.
     """
 
     means: Means
@@ -57,6 +58,7 @@ class DeviceFace:
     poll_seconds: int
     manifest_bytes: int
     seen: dict[str, datetime] = field(default_factory=dict)
+    used: dict[str, datetime] = field(default_factory=dict)
 
     def app(self, limiter: RateLimiter, in_flight_max: int) -> ASGIApp:
         """Every route behind the guard."""
@@ -88,7 +90,10 @@ class DeviceFace:
         caller = identity.caller_of(self.means.store.reader, peer.sha256)
         scope[_CALLER] = caller
         scope["app"] = self  # a wrong method then raises instead of answering in text
-        self.seen[caller.device_id] = self.means.clock.now()
+        now = self.means.clock.now()
+        self.seen[caller.device_id] = now
+        if caller.first_use:
+            self.used.setdefault(peer.sha256, now)
         return caller.device_id
 
     # ── metadata ─────────────────────────────────────────────────────────────────────

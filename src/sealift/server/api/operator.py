@@ -205,6 +205,7 @@ class OperatorFace:
             time=now,
             poll_seconds=self.config.poll_seconds,
             device_url=url(self.config, self.config.device_listen),
+            enrol_url=url(self.config, self.config.enrol_listen),
             published=published,
             releases=count,
         )

@@ -101,6 +101,7 @@ class StatusAnswer(Struct):
     time: datetime
     poll_seconds: int
     device_url: str
+    enrol_url: str
     published: dict[str, dict[str, int]]
     releases: int
 

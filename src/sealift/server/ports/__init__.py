@@ -4,6 +4,7 @@ Adapters raise only errors of ``core.errors``.
 """
 
 from sealift.server.ports.outside import (
+    Asked,
     Authority,
     Blobs,
     Chance,
@@ -54,6 +55,7 @@ from sealift.server.ports.store import (
 )
 
 __all__ = [
+    "Asked",
     "AuditTable",
     "Authority",
     "Blobs",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sealift.server.ports.store import Store
 
 __all__ = [
+    "Asked",
     "Authority",
     "Blobs",
     "Chance",
@@ -67,17 +68,48 @@ class Issued:
     serial: str
     not_before: datetime
     not_after: datetime
+    key_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a certificate request asks for, once it proved that it holds its key.
+
+    ``names`` are the common names of its subject, ``key_sha256`` is of its public key.
+    """
+
+    names: tuple[str, ...]
+    key_sha256: str
 
 
 class Authority(Protocol):
-    """The certificate authority devices belong to."""
+    """The certificate authority devices belong to.
 
-    def issue(self, device_id: str, csr_pem: bytes, now: datetime) -> Issued:
-        """A client certificate for the key in the request; names in it are ignored.
+    Requests are PKCS #10, PEM or DER.
+    """
+
+    def asked(self, csr: bytes) -> Asked:
+        """Read a request.
 
         Raises:
             InvalidInputError: malformed, not self-signed, or a key of a wrong kind.
         """
+        ...
+
+    def issue(self, device_id: str, csr: bytes, now: datetime) -> Issued:
+        """A client certificate for the key in the request; names in it are ignored.
+
+        Raises:
+            InvalidInputError: as :meth:`asked`.
+        """
+        ...
+
+    def chain(self) -> bytes:
+        """The authority's own certificates, PKCS #7 without signers, DER."""
+        ...
+
+    def bundled(self, pem: str) -> bytes:
+        """A certificate in the same form."""
         ...
 
 

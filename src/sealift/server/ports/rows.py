@@ -46,6 +46,8 @@ class Caller:
     """Of the Director Timestamp in force, without quotes."""
     renew_at: int = 0
     """Unix seconds from which the Director must look again; 0: at once."""
+    first_use: bool = False
+    """Whether no request came under this certificate yet, as far as was noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,11 @@ class Ecu:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """One certificate our CA issued; ``sha256`` is of its DER form, lower hex."""
+    """One certificate our CA issued; ``sha256`` is of its DER form, lower hex.
+
+    ``key_sha256`` is of its public key (DER), ``None`` in rows from before it was kept;
+    ``used_at`` is when it was first noted in use.
+    """
 
     sha256: str
     device_id: str
@@ -100,6 +106,8 @@ class Certificate:
     not_after: datetime
     revoked_at: datetime | None
     pem: str
+    key_sha256: str | None = None
+    used_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

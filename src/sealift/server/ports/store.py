@@ -90,6 +90,14 @@ class Devices(Protocol):
         """Insert or replace."""
         ...
 
+    def holder(self, key_sha256: str) -> str | None:
+        """The device that had a certificate for this TLS key, if any did (E-08)."""
+        ...
+
+    def superseded(self, used_before: datetime) -> Sequence[str]:
+        """Devices with a certificate in force that is older than one in use since."""
+        ...
+
     def key_in_use(self, report_key_id: str) -> bool:
         """Whether any device, also a revoked one, reports with this key (E-08)."""
         ...
@@ -411,6 +419,10 @@ class Store(Protocol):
 
     def note_seen(self, seen: Mapping[str, datetime]) -> None:
         """Write a batch of "last seen" times; lossy on a crash, so never evidence."""
+        ...
+
+    def note_used(self, used: Mapping[str, datetime]) -> None:
+        """Write when certificates (by SHA-256) were first used; lossy, too."""
         ...
 
     def note_looked(self, device_id: str, renew_at: int) -> None:

@@ -1,4 +1,4 @@
-"""Who is a device: enrol, revoke, and look up the bearer of a certificate.
+"""Who is a device: enrol, renew, revoke, and look up the bearer of a certificate.
 
 An id that exists never gets another key this way (E-07), and a report key belongs to
 one identity for ever (E-08). Revoking is a row change that the next request meets.
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sealift.core.audit import Kind, Ref, printable
 from sealift.core.errors import (
     AuthRequiredError,
     ConflictError,
+    ForbiddenError,
     FormatError,
     InvalidInputError,
     NotFoundError,
+    RateLimitedError,
     RevokedError,
 )
 from sealift.core.hpke import Recipient
@@ -25,15 +28,32 @@ from sealift.server.ports import Caller, Certificate, Device, Ecu
 from sealift.server.services.audit import recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from sealift.core.audit import Actor
     from sealift.server.ports import Issued, Means, Session
     from sealift.server.services.audit import Unit
 
-__all__ = ["Enrolled", "NewDevice", "NewEcu", "caller_of", "enrol", "revoke"]
+__all__ = [
+    "Enrolled",
+    "NewDevice",
+    "NewEcu",
+    "caller_of",
+    "enrol",
+    "renew",
+    "retire",
+    "revoke",
+]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}\Z")
+OVERLAP = timedelta(days=1)
+"""How long a replaced certificate stays good once the new one was used."""
+BACKDATED = timedelta(days=1)
+"""A certificate is valid since a day before it was issued."""
+LATE_MAX = timedelta(days=400)
+"""How long after its end the last certificate of a device still renews."""
+A_DAY_MAX = 10
 LISTED_MAX = 64
 """Components named in the event; more are counted."""
 _KEYTYPES = frozenset({"ed25519", "ecdsa"})
@@ -83,6 +103,8 @@ def enrol(means: Means, actor: Actor, wanted: NewDevice) -> Enrolled:
     with recorded(means, actor) as unit:
         _require_new(unit.session, wanted.device_id, key)
         issued = means.authority.issue(wanted.device_id, wanted.csr, unit.now)
+        if unit.session.devices.holder(issued.key_sha256) is not None:
+            raise InvalidInputError("the TLS key belongs to another identity")
         device = Device(
             wanted.device_id,
             "active",
@@ -99,6 +121,115 @@ def enrol(means: Means, actor: Actor, wanted: NewDevice) -> Enrolled:
             devices.save_ecu(Ecu(ecu.ecu_id, device.id, ecu.hardware_id, not number))
         _record(unit, wanted, certificate, key, recipient)
     return Enrolled(device, certificate)
+
+
+def renew(means: Means, actor: Actor, shown_sha256: str, csr: bytes) -> Certificate:
+    """A new certificate for the bearer of one, for the key in the request.
+
+    The same request again, after a lost answer, is answered by the same certificate.
+    The old one stays good until :func:`retire` (RFC 7030, 4.2.2).
+
+    Raises:
+        AuthRequiredError: an unknown certificate. RevokedError: it, or its device, was
+            revoked. ForbiddenError: the device is quarantined, or the certificate
+            expired and is not the last one, or too long ago: a person decides then.
+        InvalidInputError: a malformed request, another name, or a key that another
+            identity has. RateLimitedError: too many in a day.
+    """
+    caller = caller_of(means.store.reader, shown_sha256)
+    asked = means.authority.asked(csr)
+    if asked.names not in {(), (caller.device_id,)}:
+        raise InvalidInputError(
+            "the request names somebody else", hint=f"CN is {caller.device_id}"
+        )
+    with recorded(means, actor) as unit:
+        devices = unit.session.devices
+        device = devices.find(caller.device_id)
+        if device is None or device.state != "active":
+            raise ForbiddenError(
+                "only an active device gets a new certificate",
+                hint="the operator of the fleet decides about this one",
+            )
+        issued = devices.certificates(device.id)
+        shown = next(it for it in issued if it.sha256 == shown_sha256)
+        if shown.revoked_at is not None:  # revoked since it was looked up
+            raise RevokedError("this certificate was revoked")
+        _require_renewable(shown, issued[0], unit.now)
+        holder = devices.holder(asked.key_sha256)
+        if holder not in {None, device.id}:
+            raise InvalidInputError("the key in the request belongs to somebody else")
+        if (again := _again(issued[0], shown, asked.key_sha256, unit.now)) is not None:
+            return again
+        _require_patience(issued, unit.now)
+        fresh = means.authority.issue(device.id, csr, unit.now)
+        certificate = _certificate(device, fresh)
+        devices.save_certificate(certificate)
+        late = max(0, (unit.now - shown.not_after).days)
+        unit.record(
+            Kind.DEVICE_RENEWED,
+            {"serial": certificate.serial, "shown": shown.serial, "days_late": late},
+            [
+                Ref("device", device.id),
+                Ref("certificate", certificate.serial, certificate.sha256),
+            ],
+        )
+    return certificate
+
+
+def retire(means: Means, actor: Actor) -> None:
+    """Take back what newer certificates, in use for a day, have replaced."""
+    used_before = means.clock.now() - OVERLAP
+    for device_id in means.store.reader.devices.superseded(used_before):
+        _retire(means, actor, device_id, used_before)
+
+
+def _retire(means: Means, actor: Actor, device_id: str, used_before: datetime) -> None:
+    with recorded(means, actor) as unit:
+        devices = unit.session.devices
+        replaced, gone = False, []
+        for it in devices.certificates(device_id):  # the newest first
+            if replaced and it.revoked_at is None:
+                devices.save_certificate(replace(it, revoked_at=unit.now))
+                gone.append(it)
+            used = it.used_at is not None and it.used_at < used_before
+            replaced = replaced or (used and it.revoked_at is None)
+        if gone:
+            unit.record(
+                Kind.CERTIFICATE_RETIRED,
+                {"serials": [it.serial for it in gone[:LISTED_MAX]]},
+                [Ref("device", device_id)],
+            )
+
+
+def _require_renewable(shown: Certificate, last: Certificate, now: datetime) -> None:
+    """An expired certificate counts for a while, if nothing newer was ever issued."""
+    if now <= shown.not_after:
+        return
+    if shown.sha256 != last.sha256:
+        raise ForbiddenError(
+            "this certificate expired, and a newer one was issued",
+            hint="who holds an old one only must be let in by an operator",
+        )
+    if now - shown.not_after > LATE_MAX:
+        raise ForbiddenError(
+            f"this certificate expired more than {LATE_MAX.days} days ago",
+            hint="the operator of the fleet has to let this device in again",
+        )
+
+
+def _again(
+    last: Certificate, shown: Certificate, key_sha256: str, now: datetime
+) -> Certificate | None:
+    """The certificate that answered this very wish a moment ago, if one did."""
+    fresh = now - last.not_before <= BACKDATED + OVERLAP
+    same = last.sha256 != shown.sha256 and last.key_sha256 == key_sha256
+    return last if same and fresh and last.revoked_at is None else None
+
+
+def _require_patience(issued: Sequence[Certificate], now: datetime) -> None:
+    recent = [it for it in issued if now - it.not_before <= BACKDATED + OVERLAP]
+    if len(recent) > A_DAY_MAX:
+        raise RateLimitedError(f"{A_DAY_MAX} certificates a day are enough")
 
 
 def revoke(means: Means, actor: Actor, device_id: str, reason: str) -> Device:
@@ -163,6 +294,7 @@ def _certificate(device: Device, issued: Issued) -> Certificate:
         not_after=issued.not_after,
         revoked_at=None,
         pem=issued.pem,
+        key_sha256=issued.key_sha256,
     )
 
 
