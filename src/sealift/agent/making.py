@@ -50,8 +50,9 @@ def make(
         MissingToolError, StateError: it cannot be made or used.
     """
     _check(report_key, decryption_key, store_key, counter)
-    found: Facts = {"key_store": keys.kind(report_key)}
+    found: Facts = {}
     if report_key:
+        found["key_store"] = keys.kind(report_key)
         _make(report_key, "sign", tpm)
         key = keys.report_key(report_key, tpm)
         found |= {"report_key": dict(key.public()), "report_key_id": key.key_id}
