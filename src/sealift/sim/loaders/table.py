@@ -8,6 +8,7 @@ from sealift.sim.loaders.file import CountingWorld, OneShotWorld
 from sealift.sim.loaders.grub import GrubWorld
 from sealift.sim.loaders.script import ScriptWorld
 from sealift.sim.loaders.systemd_boot import NamesWorld, SystemdBootWorld
+from sealift.sim.loaders.tryboot import TryBootWorld
 from sealift.sim.loaders.uboot import UbootWorld
 
 if TYPE_CHECKING:
@@ -24,5 +25,6 @@ WORLDS: Final[Mapping[str, type[LoaderWorld]]] = {
     "systemd-boot-names": NamesWorld,
     "grub": GrubWorld,
     "script": ScriptWorld,
+    "tryboot": TryBootWorld,
     "uboot": UbootWorld,
 }
