@@ -241,7 +241,7 @@ def test_B1_B2_B3_a_cut_in_any_verb(name: str, verb: str) -> None:
     before = whole.flash.door.steps
     VERBS[verb](whole)
     steps = whole.flash.door.steps - before
-    assert steps, "it wrote something"
+    assert steps or not whole.keeps_conditions, "it wrote something"
     expected = (whole.home(), whole.boot().next())
     for point in (
         step + part
