@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from sealift.agent import child, history, identity, keys, show, wiring
 from sealift.agent.clock import SystemClock
 from sealift.agent.cycle import settled
+from sealift.agent.mounted import root_hash
 from sealift.agent.ports import Progress
 from sealift.agent.seal import UNKEYED, Seal
 from sealift.agent.signals import Signals
-from sealift.agent.status import Status, described
+from sealift.agent.status import Status, described, named
 from sealift.agent.storage import Overlay, Records, claim, look
 from sealift.agent.trust import Verifier
-from sealift.core.errors import SealiftError
+from sealift.core.errors import BootError, SealiftError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,6 +146,7 @@ def status(config: Config, *, as_json: bool) -> int:
         wiring.floors(config, seal),
         wiring.boot(config),
         lambda: _standing(config, directory, seal),
+        root_hash,
     )
     if as_json:
         show.value(found)
@@ -188,6 +190,8 @@ def past(config: Config, *, as_json: bool) -> int:
 def config_check(config: Config, *, as_json: bool) -> int:
     """Read everything ``run`` needs, and say that it can be used.
 
+    With 5, device.boot, for a loader that lacks something for its duties (device-D23).
+
     Raises:
         SealiftError: the first thing that cannot.
     """
@@ -204,6 +208,8 @@ def config_check(config: Config, *, as_json: bool) -> int:
             counter.value()
     wiring.transport(config, SystemClock(), lambda: 0.0).close()
     remark = identity.certificate(config).remark(SystemClock().now())
+    remarks = [remark] if remark else []
+    loader, error = _loader(config, remarks)
     found: Json = {
         "config": config.path,
         "device_id": config.device_id,
@@ -211,13 +217,50 @@ def config_check(config: Config, *, as_json: bool) -> int:
         "report_key_id": key.key_id,
         "decryption_key_id": kid,
         "store_key_id": seal.key_id.decode() or None,
-        "remarks": [remark] if remark else [],
+        "loader": loader,
+        "remarks": remarks,
+        "error": error.to_json() if error else None,
     }
     if as_json:
         show.value(found)
     else:
-        show.facts(found)
-    return 0
+        show.facts({name: it for name, it in found.items() if name != "error"})
+        if error is not None:
+            show.error(error, as_json=False)
+    return error.exit_status if error else 0
+
+
+def _loader(config: Config, remarks: list[str]) -> tuple[Json | None, BootError | None]:
+    """What the loader of this board says, and why it cannot do its duties.
+
+    That of a microcontroller is asked when it is there: not here.
+
+    Raises:
+        BootError, MissingToolError: it cannot be asked, or what runs is not known.
+    """
+    if config.components[0].link:
+        return None, None
+    boot = wiring.boot(config)
+    state = boot.state()
+    remarks += state.remarks
+    running = None
+    try:
+        running = boot.current().value
+    except BootError as unknown:
+        if config.boot.kind != "file":  # whose loader says it when it starts the board
+            raise
+        remarks.append(unknown.message)
+    found = named(state) | {
+        "slots": {slot.value: state.slots[slot] for slot in state.slots},
+        "running": running,
+        "next_start": boot.next().value,
+    }
+    if not state.missing:
+        return found, None
+    return found, BootError(
+        f"the boot loader cannot do its duties: {'; '.join(state.missing)}",
+        hint="no update is begun with it; see docs/integrating.md",
+    )
 
 
 def _reading(config: Config) -> int | None:

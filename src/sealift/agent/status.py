@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sealift.agent.config import Component, Config
     from sealift.agent.journal import Floors
-    from sealift.agent.ports import BootControl, Clock, Readable
+    from sealift.agent.ports import BootControl, BootState, Clock, Readable
     from sealift.core.types import Artifact
 
 Json = dict[str, object]
@@ -40,8 +40,12 @@ class Status:
         floors: Floors,
         boot: BootControl,
         versions: Callable[[], Json],
+        root_hash: Callable[[], str | None] = lambda: None,
     ) -> Json:
-        """Everything as one JSON object."""
+        """Everything as one JSON object.
+
+        ``root_hash`` tells the dm-verity root that runs, if the kernel was told one.
+        """
         found = self._try(states) or {}
         floors.heed(found)
         self.remarks += self._try(lambda: floors.remarks(found)) or ()
@@ -52,6 +56,7 @@ class Status:
                 self._component(part, found.get(part.ecu_id, Idle()), floors, boot)
                 for part in self._config.components
             ],
+            "root_hash": self._try(root_hash),
             "trusted_versions": self._try(versions),
             "reports": self._try(self._reports),
             "certificate": self._try(self._certificate),
@@ -70,12 +75,14 @@ class Status:
         loader = self._try(boot.state)
         if loader is not None:
             self.remarks.extend(loader.remarks)
+            self.remarks.extend(f"the boot loader: {it}" for it in loader.missing)
         found: Json = {
             "ecu_id": part.ecu_id,
             "hardware_id": part.hardware_id,
             "running": self._try(lambda: str(boot.current())),
             "next_start": self._try(lambda: str(boot.next())),
             "slots": {str(s): loader.slots.get(s) for s in Slot} if loader else None,
+            "loader": named(loader) if loader else None,
             "release_floor": self._try(lambda: floors.floor(part.ecu_id)),
         }
         if part.factory and state == Idle():
@@ -110,6 +117,16 @@ class Status:
         except SealiftError as error:
             self.remarks.append(f"{error.message} [{error.code}]")
             return None
+
+
+def named(loader: BootState) -> Json:
+    """Which loader it is, and what it lacks for its duties."""
+    return {
+        "name": loader.loader,
+        "version": loader.version or None,
+        "counts_attempts": loader.counts_attempts,
+        "missing": list(loader.missing),
+    }
 
 
 def described(state: State) -> Json:
