@@ -218,6 +218,12 @@ def test_what_a_fit_says() -> None:
     assert signature.images == ("kernel", "fdt", "ramdisk")
 
 
+def test_an_image_that_says_no_compression() -> None:
+    """It has none."""
+    raw = changed("images", "kernel", "compression")
+    assert fit(raw).images["kernel"].compression == "none"
+
+
 @pytest.mark.parametrize("name", ["data-position", "data-offset"])
 def test_images_outside_the_tree(name: str) -> None:
     """At a place of the file, or behind the tree."""
@@ -296,7 +302,7 @@ def test_a_place_that_is_not_told(gone: str) -> None:
 
 def test_more_nodes_than_a_fit_has() -> None:
     """A tree as large as a board's is no FIT."""
-    made = {"images": {f"n{n}": {} for n in range(fdt.FIT_NODES_MAX)}}
+    made: Any = {"images": {f"n{n}": {} for n in range(fdt.FIT_NODES_MAX)}}
     with pytest.raises(LimitError):
         fit(tree_file(made))
 
