@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from sealift.agent import config as agent_config
-from sealift.agent import identity
+from sealift.agent import identity, making
 from sealift.agent.keyfile import FileKey, decryption_key
 from sealift.core.types import Artifact
 from sealift.repo.entries import Listed
 from sealift.sign.release import Release
+from tests.bench.tpm import swtpm
 from tests.integration.server_process import Caller, RunningServer, made, sealift
 from tests.unit.server.test_reports import Voice
 from tests.unit.server.world import TestDevice, artifact, container
@@ -100,6 +101,47 @@ def test_provisioned_directory_is_all_an_agent_needs(
     registered = known["device"]["decryption_key"]
     assert registered is not None
     assert (registered["kem"], registered["kid"]) == (own.kem, own.kid)
+
+
+def test_device_with_keys_of_its_own(server: RunningServer, here: Path) -> None:
+    """In its TPM: the server learns their public halves, and no secret is made here."""
+    places = ("tpm:0x81010001", "tpm:0x81010002", "tpm:0x81010003", "tpm:0x1500016")
+    with swtpm() as tpm:
+        reached = agent_config.Tpm((str(tpm.command),), tpm.tcti)
+        facts = making.make(*places, reached)
+    told = here / "keys.json"
+    told.write_text(json.dumps(facts))
+    done = provision(here, "dev-tpm", "--keys", told)
+    assert done.returncode == 0, done.stderr
+    out = here / "dev-tpm"
+    assert {path.name for path in out.glob("*.key")} == {"device.key"}
+    found = agent_config.load(str(out / "agent.toml"))
+    [part] = found.components
+    named = (found.report_key, found.decryption_key, found.state_key, part.counter)
+    assert named == places
+    with server.operator() as operator:
+        known = operator.device("dev-tpm")
+    assert known["report_key_id"] == facts["report_key_id"]
+    registered = known["device"]["decryption_key"]
+    assert registered is not None
+    assert (registered["kem"], registered["kid"]) == ("p256", facts["kid"])
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "{}",
+        "no JSON",
+        '{"report_key": {"keytype": "hmac"}, "places": {"report_key": "tpm:0x1"}}',
+    ],
+)
+def test_keys_that_say_nothing(server: RunningServer, here: Path, told: str) -> None:
+    """Refused before anything is made or enrolled."""
+    (here / "none.json").write_text(told)
+    done = provision(here, "dev-none", "--keys", here / "none.json")
+    assert "[config.invalid]" in done.stderr
+    assert "keys make" in done.stderr
+    assert not (here / "dev-none").exists()
 
 
 def release(directory: Path, image: Artifact) -> Path:

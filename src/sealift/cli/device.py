@@ -49,6 +49,12 @@ def provision(
         Path | None,
         typer.Option("--factory", help="The release in its slot: a release directory."),
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--keys", help="Its own keys: what `sealift-agent keys make --json` said."
+        ),
+    ] = None,
     device_url: Annotated[
         str | None,
         typer.Option("--device-url", help="Device listener. [default: ask the server]"),
@@ -70,7 +76,8 @@ def provision(
 ) -> None:
     """Enrol a device and write everything its agent needs into a new directory.
 
-    Keys are made here and never leave; the trust anchors come from the desk, because a
+    Keys are made here and never leave, unless the device made its own in TPM or token
+    (--keys); the trust anchors come from the desk, because a
     device must not learn from a server whom to trust.
 
     Example: sealift device provision dev-0001 --hardware-id demo-board-r1 --desk desk
@@ -79,6 +86,7 @@ def provision(
     from sealift.client import provision as provisioning
 
     ecu_id = _one(ecu or [f"{device}-main"])
+    own_keys = None if keys is None else provisioning.read_keys(keys)
     made_with = None if factory is None else _factory(factory)
     anchors = _anchors(desk, image_root, director_root)
     with remote.session(server, token_file, ca, profile) as operator:
@@ -92,6 +100,7 @@ def provision(
             slots=(slot_a, slot_b),
             factory=made_with,
             demo=demo,
+            keys=own_keys,
         )
         found = provisioning.provision(wanted, operator, out)
     output.show(found, as_json=as_json, text=lambda: output.facts(found))

@@ -1,15 +1,17 @@
 """What a new device needs, in one directory: keys, anchors, settings.
 
 Private keys are made here and never leave; the server sees a certificate request and
-public halves. The trust anchors are given by the caller, from the vendor's desk: a
+public halves. A device that has made keys of its own (``sealift-agent keys make``)
+tells what is public of them, and where they lie; none is made for it then. The trust
+anchors are given by the caller, from the vendor's desk: a
 device must not learn from a server whom to trust.
 
 | file | what it is | mode |
 |---|---|---|
 | `agent.toml` | the agent's settings | 0600 |
 | `device.key`, `device.pem` | TLS client key (P-256) and certificate | 0600, 0644 |
-| `report.key` | the key that signs reports (Ed25519) | 0600 |
-| `decrypt.key` | content keys of sealed images are wrapped to it (X25519) | 0600 |
+| `report.key` | the key that signs reports (Ed25519); not if it has one | 0600 |
+| `decrypt.key` | content keys are wrapped to it (X25519); not if it has one | 0600 |
 | `tls-ca.pem` | where the server must come from | 0444 |
 | `image-root.json`, `director-root.json` | trust anchors | 0444 |
 | `factory-image.json` | what the factory puts into the running slot, if told | 0444 |
@@ -30,16 +32,33 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 from sealift.core.canonical import parse_object
-from sealift.core.errors import FormatError, InvalidConfigError, TrustAnchorError
-from sealift.core.hpke import X25519, PrivateKey, new_private
+from sealift.core.errors import (
+    FormatError,
+    InvalidConfigError,
+    MalformedError,
+    TrustAnchorError,
+)
+from sealift.core.hpke import X25519, PrivateKey, Recipient, new_private
+from sealift.core.keys import PublicKey
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sealift.client.api import Operator
     from sealift.core.types import Artifact
 
-__all__ = ["Anchors", "Plan", "anchors_in", "provision", "read_anchor"]
+__all__ = [
+    "Anchors",
+    "OwnKeys",
+    "Plan",
+    "anchors_in",
+    "provision",
+    "read_anchor",
+    "read_keys",
+]
 
 ROOT_BYTES_MAX = 262_144
+KEYS_BYTES_MAX = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +86,64 @@ class Plan:
     slots: tuple[str, str] = ("slot-a.img", "slot-b.img")
     factory: Artifact | None = None
     demo: bool = False
+    keys: OwnKeys | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKeys:
+    """What a device told of the keys it has made, and the settings that name them."""
+
+    report_key: dict[str, object]
+    decryption_key: dict[str, object] | None
+    places: dict[str, str]
+
+    @property
+    def store(self) -> str:
+        """Where the report key is kept: ``tpm``, ``pkcs11`` or ``file``."""
+        scheme = self.places["report_key"].partition(":")[0]
+        return scheme if scheme in {"tpm", "pkcs11"} else "file"
+
+
+_PLACES = frozenset({"report_key", "decryption_key", "store_key", "counter"})
+
+
+def read_keys(path: Path) -> OwnKeys:
+    """What ``sealift-agent keys make --json`` printed.
+
+    Raises:
+        InvalidConfigError: it cannot be read, or says something else.
+    """
+    try:
+        with path.open("rb") as stream:
+            found = parse_object(stream.read(KEYS_BYTES_MAX + 1), KEYS_BYTES_MAX)
+        places, decryption = found.get("places"), found.get("decryption_key")
+        report = PublicKey.from_json(found.get("report_key")).to_json()
+        if decryption is not None:
+            decryption = Recipient.from_json(_object(decryption)).to_json()
+    except OSError as error:
+        raise InvalidConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except FormatError as error:
+        raise _no_keys(path, error.message) from error
+    if not isinstance(places, dict) or not set(places) <= _PLACES:
+        raise _no_keys(path, "its places are missing or unknown")
+    if not all(isinstance(it, str) and it.isprintable() for it in places.values()):
+        raise _no_keys(path, "a place is no text")
+    if "report_key" not in places or (decryption and "decryption_key" not in places):
+        raise _no_keys(path, "it does not say where a key lies")
+    return OwnKeys(report, decryption, places)
+
+
+def _object(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise MalformedError("a key is not an object")
+    return value
+
+
+def _no_keys(path: Path, why: str) -> InvalidConfigError:
+    return InvalidConfigError(
+        f"{path} tells no keys: {why}",
+        hint="it is what `sealift-agent keys make --json` prints on the device",
+    )
 
 
 def anchors_in(desk: Path) -> Anchors:
@@ -130,6 +207,7 @@ def provision(plan: Plan, operator: Operator, out: Path) -> dict[str, object]:
         "directory": str(target),
         "config": str(target / "agent.toml"),
         "certificate_until": not_after,
+        "key_store": plan.keys.store if plan.keys else "file",
     }
 
 
@@ -143,38 +221,52 @@ def _check_factory(plan: Plan) -> None:
 
 def _fill(directory: Path, plan: Plan, operator: Operator) -> str:
     tls_key = ec.generate_private_key(ec.SECP256R1())
-    report_key = ed25519.Ed25519PrivateKey.generate()
-    decryption_key = PrivateKey(X25519, new_private(X25519, os.urandom))
     _write(directory / "device.key", _private_pem(tls_key), 0o600)
-    _write(directory / "report.key", _private_pem(report_key), 0o600)
-    _write(directory / "decrypt.key", decryption_key.pem(), 0o600)
+    keys = plan.keys or _made(directory)
     _write(directory / "tls-ca.pem", plan.ca.read_bytes(), 0o444)
     _write(directory / "image-root.json", plan.anchors.image, 0o444)
     _write(directory / "director-root.json", plan.anchors.director, 0o444)
     if plan.factory is not None:
         image = json.dumps(plan.factory.to_json(), indent=2) + "\n"
         _write(directory / "factory-image.json", image.encode(), 0o444)
-    _write(directory / "agent.toml", _settings(plan).encode(), 0o600)
+    _write(directory / "agent.toml", _settings(plan, keys.places).encode(), 0o600)
     enrolled = operator.enrol(
         plan.device_id,
         csr=_request(plan.device_id, tls_key),
-        report_key=_public(report_key),
+        report_key=keys.report_key,
         ecus={plan.ecu_id: plan.hardware_id},
-        decryption_key=decryption_key.recipient.to_json(),
+        decryption_key=keys.decryption_key,
     )
     _write(directory / "device.pem", enrolled["certificate"].encode(), 0o644)
     return enrolled["not_after"]
 
 
-def _settings(plan: Plan) -> str:
+def _made(directory: Path) -> OwnKeys:
+    """Keys in files, for a device that has made none."""
+    report_key = ed25519.Ed25519PrivateKey.generate()
+    decryption_key = PrivateKey(X25519, new_private(X25519, os.urandom))
+    _write(directory / "report.key", _private_pem(report_key), 0o600)
+    _write(directory / "decrypt.key", decryption_key.pem(), 0o600)
+    return OwnKeys(
+        _public(report_key),
+        decryption_key.recipient.to_json(),
+        {"report_key": "report.key", "decryption_key": "decrypt.key"},
+    )
+
+
+def _settings(plan: Plan, places: Mapping[str, str]) -> str:
     """The agent's configuration; JSON texts are TOML texts as well."""
     q = json.dumps
+
+    def placed(setting: str, name: str) -> list[str]:
+        return [f"{setting} = {q(places[name])}"] if name in places else []
+
     lines = [
         "# Sealift agent. Every setting: docs/agent.md",
         "[device]",
         f"id = {q(plan.device_id)}",
-        'report_key = "report.key"',
-        'decryption_key = "decrypt.key"',
+        *placed("report_key", "report_key"),
+        *placed("decryption_key", "decryption_key"),
         "",
         "[server]",
         f"url = {q(plan.url)}",
@@ -190,6 +282,7 @@ def _settings(plan: Plan) -> str:
         "[state]",
         'directory = "state"',
         'runtime = "status.json"',
+        *placed("key", "store_key"),
         "",
         "[boot]",
         'kind = "file"',
@@ -200,6 +293,7 @@ def _settings(plan: Plan) -> str:
         f"ecu_id = {q(plan.ecu_id)}",
         f"hardware_id = {q(plan.hardware_id)}",
         f"slots = {{ a = {q(plan.slots[0])}, b = {q(plan.slots[1])} }}",
+        *placed("counter", "counter"),
         *(['factory = "factory-image.json"'] if plan.factory else []),
     ]
     return "\n".join(lines) + "\n"
