@@ -17,6 +17,7 @@ from tools import debs
 
 SECURE_BOOT = ("binutils", "sbsigntool", "systemd-boot-efi", "cryptsetup-bin")
 FIT = ("u-boot-tools", "device-tree-compiler", "libubootenv-tool")
+TRACE = ("strace",)
 IMAGES = (
     *("squashfs-tools", "cpio", "zstd", "fdisk", "e2fsprogs", "dosfstools", "mtools"),
     *("busybox-static", "kmod"),
@@ -29,7 +30,7 @@ TOKENS = ("softhsm2", "opensc", "libengine-pkcs11-openssl")
 GRUB = ("grub-common", "grub-efi-amd64-bin")
 KERNEL = ("linux-image-cloud-amd64",)
 """Only by name, ``root(KERNEL)``: below ``boot`` and ``lib/modules``."""
-ALL = (*SECURE_BOOT, *FIT, *IMAGES, *X86, *ARM64, *TPM, *TOKENS, *GRUB)
+ALL = (*SECURE_BOOT, *FIT, *IMAGES, *X86, *ARM64, *TPM, *TOKENS, *GRUB, *TRACE)
 
 _TRIPLE = f"{platform.machine()}-linux-gnu"
 _PROGRAMS = ("usr/bin", "usr/sbin", "bin", "sbin")

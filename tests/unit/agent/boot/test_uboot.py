@@ -103,6 +103,25 @@ def test_D21_a_step_changes_one_copy_and_keeps_the_rest(world: UbootOnDisk) -> N
     assert changed == {"slot", "upgrade_available", "b_state"}
 
 
+def test_D21_a_step_is_one_write_and_one_fsync(
+    world: UbootOnDisk, tmp_path: Path
+) -> None:
+    """System calls of the real program: one copy opened for writing, once."""
+    log = tmp_path / "calls"
+    real, strace = toolbox.program("fw_setenv"), toolbox.program("strace")
+    watched = "open,openat,write,pwrite64,fsync,fdatasync"
+    traced = program(
+        tmp_path, f'exec {strace} -f -y -e trace={watched} -o {log} {real} "$@"'
+    )
+    UbootBoot(world.tools(traced), lambda: Slot.A, lambda: "1").set_next(Slot.B, 3)
+    copies = [it for it in log.read_text().splitlines() if str(world.copies[0]) in it]
+    calls = [line.split()[1].partition("(")[0] for line in copies]
+    writable = [line for line in copies if "O_RDWR" in line or "O_WRONLY" in line]
+    assert len(writable) == 1, copies
+    assert calls[-2:] == ["write", "fsync"], copies
+    assert set(calls[:-2]) == {"openat"}, copies
+
+
 def test_the_flag_wraps(world: UbootOnDisk) -> None:
     """255 is followed by 0: what libubootenv writes then is what counts."""
     for flag, path in zip((254, 255), world.copies, strict=True):

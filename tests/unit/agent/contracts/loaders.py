@@ -80,10 +80,11 @@ class UbootOnDisk(LoaderWorld):
         for flag, path in enumerate(self.copies):
             path.write_bytes(pack_copy(flag, FACTORY, ENV_BYTES))
 
-    def tools(self) -> UbootTools:
-        """The environment by its two programs."""
-        programs = [toolbox.program(name) for name in ("fw_printenv", "fw_setenv")]
-        tools = Tools(programs[0], programs[1], str(self.config), 30.0)
+    def tools(self, setter: str | None = None) -> UbootTools:
+        """The environment by its two programs, or another one that sets."""
+        printer = toolbox.program("fw_printenv")
+        setter = setter or toolbox.program("fw_setenv")
+        tools = Tools(printer, setter, str(self.config), 30.0)
         return UbootTools(tools, SystemClock(), toolbox.environment())
 
     def boot(self) -> UbootBoot:
