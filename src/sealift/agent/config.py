@@ -62,6 +62,15 @@ class Boot:
     uboot_config: str
     fw_printenv: str
     fw_setenv: str
+    esp: str
+    esp_mount: tuple[str, ...]
+    esp_unmount: tuple[str, ...]
+    esp_check: tuple[str, ...]
+    efi_variables: bool
+    grubenv: str
+    autoboot: str
+    partitions: tuple[int, int]
+    tryboot_note: str
     program: tuple[str, ...]
     seconds: float
     verified: bool
@@ -187,6 +196,8 @@ def _build(read: _Reader, found: dict[str, Any]) -> Config:
     boot = Boot(**read.section(found, "boot"))
     if boot.kind == "script" and not boot.program:
         raise read.wrong("boot", "program", "is missing, kind `script` needs it")
+    if boot.kind == "tryboot" and not boot.restart:
+        raise read.wrong("boot", "restart", "is no program, kind `tryboot` needs one")
     checks = tuple(Check(**c) for c in read.several(found, "health"))
     read.distinct("health", "name", [c.name for c in checks])
     return Config(

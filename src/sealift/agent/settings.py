@@ -231,6 +231,17 @@ def slots(value: object) -> tuple[Path, Path]:
     return a, b
 
 
+def partitions(value: object) -> tuple[int, int]:
+    """A table with the partition numbers of ``a`` and ``b``, of one digit each."""
+    if not isinstance(value, dict) or set(value) != {"a", "b"}:
+        raise ValueError("is not a table with exactly a and b")
+    number = count(1, 9)
+    a, b = number(value["a"]), number(value["b"])
+    if a == b:
+        raise ValueError("names one partition twice")
+    return a, b
+
+
 # ── the table ────────────────────────────────────────────────────────────────────────
 _DAY = 86_400
 _TIB = 1 << 40
@@ -258,16 +269,25 @@ SETTINGS = (
     Setting("transfer", "minimum_rate", count(64, 1 << 30), 1024, "1024", "slower than this over 60 s ends a transfer (E4)", "bytes/s"),
     Setting("transfer", "sealed_only", flag, False, "false", "whether an order that is not sealed is refused"),
     Setting("transfer", "decoders", count(1, 8), 1, "1", "threads that decode; each one more is faster and takes about 3 MiB"),
-    Setting("boot", "kind", choice("file", "uboot", "script"), "file", '"file"', "the boot loader: `file` is the reference loader, `uboot`, or `script` for a program of the integrator (docs/integrating.md)"),
+    Setting("boot", "kind", choice("file", "uboot", "systemd-boot", "grub", "tryboot", "script"), "file", '"file"', "the boot loader: `file` is the reference loader, `uboot`, `systemd-boot`, `grub`, `tryboot` of the Raspberry Pi, or `script` for a program of the integrator (docs/integrating.md)"),
     Setting("boot", "store", path, "/boot/sealift", '"/boot/sealift"', "kind `file`: directory of the reference loader store"),
     Setting("boot", "root", path, "/", '"/"', "where the running slot is mounted; which slot runs is read there, for all kinds but `file` and `script`"),
     Setting("boot", "uboot_config", path, "/etc/fw_env.config", '"/etc/fw_env.config"', "kind `uboot`: where the copies of its environment lie"),
     Setting("boot", "fw_printenv", path, "/usr/bin/fw_printenv", '"/usr/bin/fw_printenv"', "kind `uboot`: program of libubootenv that reads them"),
     Setting("boot", "fw_setenv", path, "/usr/bin/fw_setenv", '"/usr/bin/fw_setenv"', "kind `uboot`: program of libubootenv that writes them"),
+    Setting("boot", "esp", path, "/boot/efi", '"/boot/efi"', "kind `systemd-boot`: where the EFI system partition is mounted"),
+    Setting("boot", "esp_mount", program, (), "[]", "kind `systemd-boot`: program that mounts it before each use, with `-r` as one more argument if nothing will be written; an empty list: it is always mounted"),
+    Setting("boot", "esp_unmount", program, (), "[]", "kind `systemd-boot`: program that unmounts it after each use"),
+    Setting("boot", "esp_check", program, (), "[]", "kind `systemd-boot`: program that mends it before it is mounted to be written, such as `fsck.fat -a`; status 0 and 1 are fine"),
+    Setting("boot", "efi_variables", flag, True, "true", "kind `systemd-boot`: whether the firmware keeps variables at run time; without, names decide alone, and a hardware watchdog is required"),
+    Setting("boot", "grubenv", path, "/boot/grub/grubenv", '"/boot/grub/grubenv"', "kind `grub`: its environment block; the second one beside it has `.home` at the end of its name"),
+    Setting("boot", "autoboot", path, "/boot/autoboot/autoboot.txt", '"/boot/autoboot/autoboot.txt"', "kind `tryboot`: the file in which the firmware finds the partition"),
+    Setting("boot", "partitions", partitions, (2, 3), "{ a = 2, b = 3 }", "kind `tryboot`: partition numbers of the slots"),
+    Setting("boot", "tryboot_note", path, "/run/sealift-tryboot", '"/run/sealift-tryboot"', "kind `tryboot`: where it is noted that a slot is armed; on a tmpfs"),
     Setting("boot", "program", program, (), "[]", "kind `script`: program that answers for the loader"),
     Setting("boot", "seconds", number(0.1, 600), 30.0, "30", "time one call of a program of the boot loader may take", "seconds"),
     Setting("boot", "verified", flag, False, "false", "whether a release is refused that does not say how it boots verified (docs/secure-boot.md)"),
-    Setting("boot", "restart", restart, (), '"exit"', 'program that restarts the machine, or `"exit"`: the agent ends with status 75'),
+    Setting("boot", "restart", restart, (), '"exit"', 'program that restarts the machine, or `"exit"`: the agent ends with status 75; kind `tryboot` needs a program, which gets `0 tryboot` as one more argument to start a trial'),
     Setting("watchdog", "device", optional_path, "", '""', 'the kernel\'s watchdog, such as `/dev/watchdog`, where no service manager feeds it; `""`: none'),
     Setting("watchdog", "seconds", count(60, 3600), 120, "120", "the machine is reset when that device was not fed for so long", "seconds"),
     Setting("watchdog", "settled", optional_path, "/run/sealift/settled", '"/run/sealift/settled"', 'file made in each start as soon as it is no trial, on a tmpfs; `sealift-trial.timer` looks for it; `""`: none'),

@@ -29,6 +29,8 @@ from sealift.core.types import Slot
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from sealift.agent.boot.systemd_boot import SystemdBoot
+    from sealift.agent.boot.tryboot import TryBoot
     from sealift.agent.config import Component as Part
     from sealift.agent.config import Config
     from sealift.agent.gate import Policy
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from sealift.agent.mounted import Mounted
     from sealift.agent.ports import (
         Answer,
+        BootFiles,
         Clock,
         Counter,
         Fill,
@@ -160,6 +163,56 @@ def _script(config: Config) -> Loader:
     return ScriptBoot(program, clock.boot_id)
 
 
+def _systemd_boot(config: Config) -> SystemdBoot:
+    from sealift.agent.boot.systemd_boot import SystemdBoot
+    from sealift.agent.clock import SystemClock
+    from sealift.agent.efivars import EfiVariables
+    from sealift.agent.esp import Directory, Programs
+
+    wanted, clock = config.boot, SystemClock()
+    programs = Programs(
+        clock,
+        check=wanted.esp_check,
+        mount=wanted.esp_mount,
+        unmount=wanted.esp_unmount,
+    )
+    return SystemdBoot(
+        EfiVariables() if wanted.efi_variables else None,
+        Directory(wanted.esp, programs),
+        mounted(config).slot,
+        clock.boot_id,
+    )
+
+
+def _grub(config: Config) -> Loader:
+    from sealift.agent.boot.grub import GrubBoot
+    from sealift.agent.clock import SystemClock
+    from sealift.agent.inplace import BlockFile
+
+    path, slot = config.boot.grubenv, mounted(config).slot
+    env, home = (
+        BlockFile(name, f"grub-editenv {name} create")
+        for name in (path, f"{path}.home")
+    )
+    return GrubBoot(env, home, slot, SystemClock().boot_id)
+
+
+def _tryboot(config: Config) -> TryBoot:
+    from sealift.agent.boot.tryboot import FileNote, TryBoot, chosen
+    from sealift.agent.clock import SystemClock
+    from sealift.agent.inplace import BlockFile
+
+    wanted = config.boot
+    return TryBoot(
+        BlockFile(wanted.autoboot, "docs/boards/raspberry-pi.md"),
+        FileNote(wanted.tryboot_note),
+        dict(zip(Slot, wanted.partitions, strict=True)),
+        mounted(config).slot,
+        SystemClock().boot_id,
+        booted=lambda: chosen("partition"),
+    )
+
+
 def mounted(config: Config) -> Mounted:
     """Who finds out which slot runs."""
     from sealift.agent.mounted import Mounted
@@ -171,9 +224,20 @@ def mounted(config: Config) -> Mounted:
 _LOADERS: dict[str, Callable[[Config], Loader]] = {
     "file": _file_boot,
     "uboot": _uboot,
+    "systemd-boot": _systemd_boot,
+    "grub": _grub,
+    "tryboot": _tryboot,
     "script": _script,
 }
 """Who makes the boot control of a ``[boot] kind``."""
+
+_FILES: dict[str, Callable[[Config], BootFiles]] = {"systemd-boot": _systemd_boot}
+"""Who places the boot files of a ``[boot] kind`` that wants them outside the slots."""
+
+_WORDS: dict[str, Callable[[Config], tuple[str, ...]]] = {
+    "tryboot": lambda config: _tryboot(config).words()
+}
+"""What the restart program of a ``[boot] kind`` is told besides."""
 
 
 def _link(config: Config, clock: Clock) -> Link:
@@ -306,10 +370,21 @@ def _here(config: Config) -> tuple[AbInstaller, Callable[[], None]]:
     from sealift.agent.install.ab import AbInstaller
 
     part, loader = config.components[0], boot(config)
+    kind = config.boot.kind
+    files, words = _FILES.get(kind), _WORDS.get(kind)
     installer = AbInstaller(
-        loader, _slots(part), loader.boot_id, tries=part.tries, belongs=_belongs
+        loader,
+        _slots(part),
+        loader.boot_id,
+        tries=part.tries,
+        files=files(config) if files else None,
+        belongs=_belongs,
     )
-    return installer, lambda: restart(config.boot.restart)
+
+    def start_anew() -> None:
+        restart((*config.boot.restart, *(words(config) if words else ())))
+
+    return installer, start_anew
 
 
 def _belongs(image: Artifact, slot: SlotDevice) -> None:
