@@ -211,6 +211,14 @@ def copy(source: Path, place: Path) -> Path:
     return place / "disk.img"
 
 
+def revoke(place: Path, digest: bytes) -> None:
+    """Put the digest of a boot file into the firmware's ``dbx``, as a factory would."""
+    path = place / "vars.fd"
+    words = ("--inplace", str(path), "--add-dbx-hash", GUID, digest.hex())
+    argv = [str(program("virt-fw-vars")), *words]
+    subprocess.run(argv, check=True, capture_output=True)
+
+
 class Pc(qemu.Machine):
     """The machine of ``place``: ``disk.img`` (or ``disk.qcow2``) and its variables."""
 
@@ -254,6 +262,15 @@ class Pc(qemu.Machine):
     def python(self, text: str, seconds: float = 60.0) -> str:
         """Run a line of Python in the guest."""
         return self.run(f"python3 -I -c {shlex.quote(text)}", seconds)
+
+    def mount_esp(self, *more: str) -> None:
+        """Mount the EFI system partition at ``/efi``, as the product would."""
+        options = ",".join(("nosuid", "nodev", "noexec", *more))
+        self.run(f"mount -t vfat -o {options} /dev/vda1 /efi")
+
+    def unmount_esp(self) -> None:
+        """Unmount it; what was written is on the disk."""
+        self.run("sync; umount /efi")
 
     def reboot(self) -> None:
         """Ask the running system to restart."""
