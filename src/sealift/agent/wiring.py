@@ -139,7 +139,7 @@ def _file_boot(config: Config) -> Loader:
 
 
 def _uboot(config: Config) -> Loader:
-    from sealift.agent.boot.uboot import Tools, UbootBoot, UbootTools, chosen_version
+    from sealift.agent.boot.uboot import Tools, UbootBoot, UbootTools, chosen
     from sealift.agent.clock import SystemClock
 
     wanted, clock = config.boot, SystemClock()
@@ -150,7 +150,7 @@ def _uboot(config: Config) -> Loader:
         UbootTools(tools, clock),
         mounted(config).slot,
         clock.boot_id,
-        version=chosen_version,
+        chosen=chosen,
     )
 
 

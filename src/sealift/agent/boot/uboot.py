@@ -16,7 +16,8 @@ A U-Boot built with ``ENV_WRITEABLE_LIST`` has to name all six in
 and ``altbootcmd`` are then compiled in, and what stands in the store of them is only
 what U-Boot, or the factory, wrote down when it last saved everything. They are looked
 at there (device-D23), and nothing they lack can be armed; what U-Boot really does is
-seen when it boots.
+seen when it boots. A boot script may leave word in the device tree for Linux, as that
+of ``boards/uboot`` does: ``/chosen/sealift,bootlimit`` counts for more than the store.
 
 Both copies torn: nothing is guessed and nothing is written (device-D20). U-Boot then
 starts its compiled-in slot, and an integrator provisions the environment again.
@@ -40,7 +41,16 @@ if TYPE_CHECKING:
 
     from sealift.agent.ports import Clock
 
-__all__ = ["LOOKED_AT", "WRITTEN", "Environment", "Tools", "UbootBoot", "UbootTools"]
+__all__ = [
+    "LOOKED_AT",
+    "WRITTEN",
+    "Chosen",
+    "Environment",
+    "Tools",
+    "UbootBoot",
+    "UbootTools",
+    "chosen",
+]
 
 WRITTEN: Final = (
     *("slot", "good", "bootcount", "upgrade_available", "a_state", "b_state"),
@@ -54,7 +64,7 @@ _CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 _COUNT = re.compile(r"[0-9]{1,9}")
 _RESETS = re.compile(r"(?:^|[;\s])reset[;\s]*\Z")
 _NOTHING_VALID = 243  # what libubootenv ends with when no copy is valid
-_VERSION_BYTES = 256
+_PROPERTY_BYTES = 256
 _AGAIN: Final = (
     "provision the environment again, for the slot that runs: docs/integrating.md"
 )
@@ -78,6 +88,14 @@ class Environment(Protocol):
             BootError: the store refused.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What U-Boot left word of in the device tree when it started this kernel."""
+
+    version: str = ""
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +129,8 @@ class _Store:
 class UbootBoot:
     """:class:`~sealift.agent.ports.BootControl` over U-Boot's environment.
 
-    ``mounted`` tells what runs, ``started`` one start from another, ``version`` what
-    U-Boot calls itself. A trial gets as many starts as ``bootlimit`` says.
+    ``mounted`` tells what runs, ``started`` one start from another, ``chosen`` what
+    U-Boot left word of. A trial gets as many starts as ``bootlimit`` says.
 
     Raises:
         BootError: from every verb but ``current``, when the environment cannot be read,
@@ -125,12 +143,12 @@ class UbootBoot:
         mounted: Callable[[], Slot],
         started: Callable[[], str],
         *,
-        version: Callable[[], str] = lambda: "",
+        chosen: Callable[[], Chosen] = Chosen,
     ) -> None:
         self._environment = environment
         self._mounted = mounted
         self._started = started
-        self._version = version
+        self._chosen = chosen
 
     def current(self) -> Slot:
         """The slot whose root is mounted (device-D2)."""
@@ -160,7 +178,7 @@ class UbootBoot:
             BootError: U-Boot could not end the trial, or the store refused.
         """
         del tries
-        found = self._environment.read()
+        found = self._found()
         store = _understood(found)
         if slot is store.good:
             self._write({**_rest(store.good), **_failed(store)})
@@ -198,7 +216,7 @@ class UbootBoot:
 
     def state(self) -> BootState:
         """What the environment says, in words, and what it lacks."""
-        found = self._environment.read()
+        found = self._found()
         store = _understood(found)
         slots = {slot: _condition(store, slot) for slot in Slot}
         return BootState(
@@ -207,7 +225,7 @@ class UbootBoot:
             counts_attempts=store.limit > 0,
             remarks=tuple(self._remarks(found, store)),
             missing=_missing(found),
-            version=self._version(),
+            version=self._chosen().version,
         )
 
     def boot_id(self) -> str:
@@ -226,7 +244,12 @@ class UbootBoot:
         return remarks
 
     def _read(self) -> _Store:
-        return _understood(self._environment.read())
+        return _understood(self._found())
+
+    def _found(self) -> Mapping[str, str]:
+        """The environment, with what U-Boot itself said of its ``bootlimit``."""
+        found, told = self._environment.read(), self._chosen().limit
+        return found if told is None else {**found, "bootlimit": str(told)}
 
     def _write(self, wanted: Mapping[str, str]) -> None:
         """Write what differs, if anything does, and see that it is there."""
@@ -417,13 +440,19 @@ class UbootTools:
         )
 
 
-def chosen_version(proc: str = "/proc") -> str:
-    """What U-Boot called itself when it started this kernel; empty: it did not."""
-    path = os.path.join(proc, "device-tree/chosen/u-boot,version")
+def chosen(proc: str = "/proc") -> Chosen:
+    """Read it; what is absent, or of another form, was not said."""
+    version = _property(proc, "u-boot,version").rstrip(b"\0").decode("ascii", "replace")
+    limit = _property(proc, "sealift,bootlimit")
+    return Chosen(
+        version if version.isprintable() else ascii(version),
+        int.from_bytes(limit, "big") if len(limit) == 4 else None,
+    )
+
+
+def _property(proc: str, name: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            raw = file.read(_VERSION_BYTES)
+        with open(os.path.join(proc, "device-tree/chosen", name), "rb") as file:
+            return file.read(_PROPERTY_BYTES)
     except OSError:
-        return ""
-    text = raw.rstrip(b"\0").decode("ascii", "replace")
-    return text if text.isprintable() else ascii(text)
+        return b""

@@ -30,6 +30,7 @@ __all__ = [
     "FlashEnvironment",
     "UbootLoader",
     "UbootWorld",
+    "confirmed",
     "pack_copy",
     "unpack_copy",
 ]
@@ -37,16 +38,20 @@ __all__ = [
 SIZE = 512
 """Bytes of one copy in the simulation; a board has some thousand."""
 COMPILED_IN = {
-    "slot": "a",
-    "good": "a",
-    "bootcount": "0",
-    "upgrade_available": "0",
     "bootlimit": "3",
     "bootcmd": "run start_slot; reset",
     "altbootcmd": "run start_good; reset",
 }
-FACTORY = {**COMPILED_IN, "a_state": "good", "b_state": "empty"}
-"""As the factory provisions it: all of the compiled-in ones, and the conditions."""
+FACTORY = {
+    **COMPILED_IN,
+    "slot": "a",
+    "good": "a",
+    "bootcount": "0",
+    "upgrade_available": "0",
+    "a_state": "good",
+    "b_state": "empty",
+}
+"""As the factory provisions it: all of the compiled-in ones, and the agent's."""
 
 
 def pack_copy(flag: int, variables: Mapping[str, str], size: int = SIZE) -> bytes:
@@ -144,17 +149,17 @@ class UbootLoader:
 
     def decide(self, starts: Callable[[Slot], bool]) -> Slot | None:
         """One run of it: load, count and save, compare with ``bootlimit``, start."""
-        stored = self._copies.read()
-        if stored is None:  # bootcmd of the compiled-in environment: any that starts
-            return next((slot for slot in Slot if starts(slot)), None)
+        stored = self._copies.read() or {}
         # ENV_WRITEABLE_LIST: of the stored ones only the named variables are taken.
         found = COMPILED_IN | {name: stored.get(name, "") for name in WRITTEN}
         count = _number(found["bootcount"]) + 1
         counting = _number(found["upgrade_available"]) != 0
         if counting:
             self._save(found | {"bootcount": str(count)})
+        if not {found["slot"], found["good"]} <= set(Slot):  # lost: any that starts
+            return next((slot for slot in Slot if starts(slot)), None)
         over = counting and count > _number(found["bootlimit"])
-        slot = Slot.B if found["good" if over else "slot"] == "b" else Slot.A
+        slot = Slot(found["good" if over else "slot"])
         return slot if starts(slot) else None
 
     def _save(self, variables: Mapping[str, str]) -> None:
@@ -168,6 +173,12 @@ def _number(text: str) -> int:
     """As U-Boot reads numbers: leading digits, else 0."""
     digits = text[: len(text) - len(text.lstrip("0123456789"))]
     return int(digits or 0)
+
+
+def confirmed(copies: Copies) -> Slot:
+    """What starts with nobody on trial."""
+    good = (copies.read() or {}).get("good")
+    return Slot(good) if good in set(Slot) else Slot.A
 
 
 class UbootWorld(LoaderWorld):
@@ -202,7 +213,7 @@ class UbootWorld(LoaderWorld):
 
     def home(self) -> Slot:
         """What ``altbootcmd`` starts."""
-        return Slot((self.copies().read() or COMPILED_IN)["good"])
+        return confirmed(self.copies())
 
     def trials(self, tries: int) -> int:
         """As many as are compiled in."""

@@ -11,10 +11,11 @@ import pytest
 from sealift.agent.boot.uboot import (
     LOOKED_AT,
     WRITTEN,
+    Chosen,
     Tools,
     UbootBoot,
     UbootTools,
-    chosen_version,
+    chosen,
 )
 from sealift.agent.clock import SystemClock
 from sealift.core.errors import BootError, MissingToolError
@@ -57,7 +58,9 @@ class Told:
 
 
 def control(told: Told, running: Slot = Slot.A) -> UbootBoot:
-    return UbootBoot(told, lambda: running, lambda: "boot-1", version=lambda: "U-Boot")
+    return UbootBoot(
+        told, lambda: running, lambda: "boot-1", chosen=lambda: Chosen("U-Boot")
+    )
 
 
 # ── one call, one write ──────────────────────────────────────────────────────────────
@@ -368,12 +371,28 @@ def test_a_store_that_cannot_be_written(world: UbootOnDisk) -> None:
 
 
 # ── the version ──────────────────────────────────────────────────────────────────────
-def test_the_version_as_the_device_tree_has_it(tmp_path: Path) -> None:
-    """NUL at its end; absent or odd, it is no error."""
-    assert chosen_version(str(tmp_path)) == ""
-    chosen = tmp_path / "device-tree/chosen"
-    chosen.mkdir(parents=True)
-    (chosen / "u-boot,version").write_bytes(b"2023.01+dfsg-2\0")
-    assert chosen_version(str(tmp_path)) == "2023.01+dfsg-2"
-    (chosen / "u-boot,version").write_bytes(b"\x1b[2J\0")
-    assert "\x1b" not in chosen_version(str(tmp_path))
+def test_what_uboot_says_in_the_device_tree(tmp_path: Path) -> None:
+    """Texts end in NUL, numbers have four bytes; absent or odd, nothing was said."""
+    assert chosen(str(tmp_path)) == Chosen()
+    tree = tmp_path / "device-tree/chosen"
+    tree.mkdir(parents=True)
+    (tree / "u-boot,version").write_bytes(b"2023.01+dfsg-2\0")
+    (tree / "sealift,bootlimit").write_bytes(b"\0\0\0\2")
+    assert chosen(str(tmp_path)) == Chosen("2023.01+dfsg-2", 2)
+    (tree / "u-boot,version").write_bytes(b"\x1b[2J\0")
+    (tree / "sealift,bootlimit").write_bytes(b"2\0")
+    assert "\x1b" not in chosen(str(tmp_path)).version
+    assert chosen(str(tmp_path)).limit is None
+
+
+def test_what_uboot_says_counts_for_more_than_the_store() -> None:
+    """A limit that is compiled in, whatever stands in the environment."""
+    told = Told(bootlimit="", slot="b", upgrade_available="1", bootcount="1")
+    boot = UbootBoot(told, lambda: Slot.B, lambda: "1", chosen=lambda: Chosen("", 2))
+    assert not boot.state().missing
+    assert boot.state().slots[Slot.B] == "trial(1)"
+    assert boot.next() is Slot.B
+    told.found["bootcount"] = "2"
+    assert boot.next() is Slot.A
+    none = UbootBoot(Told(), lambda: Slot.A, lambda: "1", chosen=lambda: Chosen("", 0))
+    assert "bootlimit" in none.state().missing[0]

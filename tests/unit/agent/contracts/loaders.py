@@ -16,6 +16,7 @@ from sealift.sim.loaders.uboot import (
     FACTORY,
     Copies,
     UbootLoader,
+    confirmed,
     pack_copy,
 )
 from sealift.sim.loaders.world import LoaderWorld
@@ -100,7 +101,7 @@ class UbootOnDisk(LoaderWorld):
         return UbootLoader(self.both()).decide(starts)
 
     def home(self) -> Slot:
-        return Slot((self.both().read() or COMPILED_IN)["good"])
+        return confirmed(self.both())
 
     def trials(self, tries: int) -> int:
         del tries
