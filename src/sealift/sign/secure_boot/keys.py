@@ -262,13 +262,22 @@ def _from_token(
         pin=_escaped(token.pin_of(address, secrets)),
     )
     with in_memory("openssl.cnf", settings.encode()) as descriptor:
-        yield Lent(
-            _uri(address),
-            engine="pkcs11",
-            label=address.label,
-            environment={"OPENSSL_CONF": f"/proc/self/fd/{descriptor}"},
-            descriptors=(descriptor,),
-        )
+        try:
+            yield Lent(
+                _uri(address),
+                engine="pkcs11",
+                label=address.label,
+                environment={"OPENSSL_CONF": f"/proc/self/fd/{descriptor}"},
+                descriptors=(descriptor,),
+            )
+        except InvalidConfigError as error:
+            if "Login" in error.message:
+                raise PassphraseError(
+                    f"{address.where} does not take this PIN",
+                    hint="tokens lock after a few wrong ones: make sure before trying "
+                    "again",
+                ) from error
+            raise
 
 
 def _uri(address: token.Address) -> str:

@@ -191,7 +191,8 @@ def _assemble(parts: Uki, out: Path, scratch: Path, tools: Tools) -> None:
             *("--change-section-vma", f"{name}={address:#x}"),
         ]
         address = _aligned(address + _size(content_path))
-    tools.run("objcopy", *arguments, parts.stub, out)
+    # The stub's own time in the header, not that of now (device-D14).
+    tools.run("objcopy", "--preserve-dates", *arguments, parts.stub, out)
     _compare(out, sections)
 
 
@@ -249,9 +250,15 @@ def _verify(made: Path, key: SigningKey, tools: Tools) -> None:
     Raises:
         RefusedError: the signature is not of this file.
     """
-    said = tools.run("sbverify", "--cert", key.certificate, made)
+    wrong = f"the signature does not verify with {key.certificate}"
+    try:
+        said = tools.run("sbverify", "--cert", key.certificate, made)
+    except InvalidConfigError as error:
+        raise RefusedError(
+            wrong, hint="does the certificate belong to the key?"
+        ) from error
     if "Signature verification OK" not in said or not is_signed(made):
-        raise RefusedError(f"the signature does not verify with {key.certificate}")
+        raise RefusedError(wrong)
 
 
 # ── small things ─────────────────────────────────────────────────────────────────────
