@@ -63,9 +63,7 @@ class Board(qemu.Machine):
         self, place: Path, *, port: int | None = None, once: bool = False
     ) -> None:
         more = ["-no-reboot"] if once else []
-        super().__init__(
-            place, [*uboot.argv(place, port), *more], shell=uboot.SHELL
-        )
+        super().__init__(place, [*uboot.argv(place, port), *more], shell=uboot.SHELL)
         self.disk = place / "disk.img"
 
     def tries(self, seconds: float = UP_SECONDS) -> tuple[str, bool]:
@@ -73,12 +71,17 @@ class Board(qemu.Machine):
         found = self.expect(STARTS, seconds)
         return found[1], found[2] == "1"
 
-    def up(self, seconds: float = UP_SECONDS, *, never: str = "") -> tuple[str, str]:
+    def runs(self, seconds: float = UP_SECONDS, *, never: str = "") -> tuple[str, str]:
         """Wait for the next start of a system: its slot and its release."""
         root = self.expect(r"sealift: root sealift-([ab]) ", seconds, never=never)
         what = self.expect(r"bench: release (\S+) up", seconds)
-        self.settle()
         return root[1], what[1]
+
+    def up(self, seconds: float = UP_SECONDS, *, never: str = "") -> tuple[str, str]:
+        """The same, and until its shell answers."""
+        found = self.runs(seconds, never=never)
+        self.settle()
+        return found
 
     @property
     def environment(self) -> uboot.Environment:

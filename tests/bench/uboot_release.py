@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sealift.core.bootable import words
 from sealift.core.types import Bootable
 from sealift.sign.secure_boot import fit, image, verity
 from sealift.sign.secure_boot import keys as secure_boot_keys
@@ -54,6 +55,13 @@ class Release:
     image: Path
     fit: Path
     bootable: Bootable
+
+    @property
+    def command_line(self) -> str:
+        """What the FIT says to the kernel."""
+        facts = self.bootable
+        said = words(facts.root_hash, facts.salt, facts.data_blocks)
+        return " ".join([COMMAND_LINE, *said])
 
     @property
     def tree(self) -> int:
@@ -130,25 +138,26 @@ def control() -> Path:
     """U-Boot's own tree: the machine's, and the key that FITs must be signed with."""
 
     def build(into: Path) -> None:
-        _sign(into, ("roothash=0",), (parts() / "base.dtb", into / "control.dtb"))
+        sign(into, ("roothash=0",), (parts() / "base.dtb", into / "control.dtb"))
         (into / "image.fit").unlink()
 
     facts = cache.digest(_BUILDER, str(parts()), str(keys()))
     return cache.built("control", facts, build) / "control.dtb"
 
 
-def _sign(
+def sign(
     into: Path,
-    words: tuple[str, ...],
+    facts: tuple[str, ...],
     trees: tuple[Path, Path] | None = None,
     signer: str = KEY,
 ) -> fit.Made:
+    """``into/image.fit`` with ``facts`` on its command line; the key in ``trees``."""
     return fit.make(
         fit.Fit(
             kernel=parts() / "kernel",
             tree=parts() / "base.dtb",
             ramdisk=parts() / "initrd",
-            command_line=" ".join([COMMAND_LINE, *words]),
+            command_line=" ".join([COMMAND_LINE, *facts]),
             load=LOAD,
         ),
         into / "image.fit",
@@ -169,7 +178,7 @@ def release(version: str, health: str = "good", *, signer: str = KEY) -> Release
         squashed = rootfs.squash(root(), into / "root.squashfs", files)
         verified = into / "root.verity"
         found = verity.append(squashed, verified, verity.salt_of(version), tools())
-        made = _sign(into, found.words, signer=signer)
+        made = sign(into, found.words, signer=signer)
         assert made.length <= uboot.FIT_BYTES_MAX
         image.join(verified, made.path, into / "image", offset=uboot.FIT_OFFSET)
         squashed.unlink()
