@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sealift.agent.config import Config
-    from sealift.agent.ports import Clock, DeviceKey, Transport
+    from sealift.agent.ports import Clock, Counter, DeviceKey, Transport
     from sealift.agent.trust import Provision
 
 
@@ -72,6 +72,8 @@ class Around:
     check: Callable[[], None]
     chance: Callable[[int], bytes]
     progress: Progress
+    hardware: Mapping[str, Counter] | None = None
+    """Counters in place of those the configuration names."""
 
 
 def parts(
@@ -86,11 +88,13 @@ def parts(
     kept = Forgiving(storage, lambda error: log.failed("state", error))
     verifier = Verifier(way, kept, clock, provision)
     key = _Later(lambda: keys.report_key(config.report_key, config.tpm))
-    outbox = Outbox(storage, int(verifier.standing().now.timestamp()))
+    floors = wiring.floors(config, storage.seal, around.hardware)
+    least = int(verifier.standing().now.timestamp())
+    outbox = Outbox(storage, least, floors.counted)
     return Parts(
         component=wiring.component(config, way, clock, around.progress, storage.seal),
         journal=wiring.journal(config, storage.seal),
-        floors=wiring.floors(config, storage.seal),
+        floors=floors,
         storage=storage,
         way=way,
         verifier=verifier,

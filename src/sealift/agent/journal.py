@@ -150,6 +150,14 @@ class Floors:
         if hardware := self._hardware.get(ecu_id):
             hardware.advance(counter)
 
+    def counted(self) -> bool:
+        """Whether hardware says that this device has confirmed a release before.
+
+        Raises:
+            StateError: a hardware counter cannot be read now.
+        """
+        return any(counter.value() for counter in self._hardware.values())
+
     def agree(self, states: Mapping[str, State]) -> None:
         """See that record and hardware are of one device and one day, and make it so.
 

@@ -27,7 +27,7 @@ from sealift.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sealift.agent.ports import Readable, Storage, Transport
 
@@ -101,11 +101,22 @@ class Outbox:
     seconds. If the record of the queue is damaged, counting goes on above it and the
     next report says ``gap``: a device that cannot report would be a device that cannot
     finish an update. Without a ``least`` the damage is raised.
+
+    ``began`` is asked where nothing is remembered: whether this device has a past all
+    the same, as its hardware counter says. Then its state was wiped, and the server
+    knows its reports: counting goes on in the same way, or it would be taken for a
+    clone.
     """
 
-    def __init__(self, storage: Storage, least: int | None = None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        least: int | None = None,
+        began: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._storage = storage
         self._least = least
+        self._began = began
 
     def link(self) -> Link:
         """What the next report must say.
@@ -199,11 +210,16 @@ class Outbox:
 
     def _queue(self) -> _Queue:
         try:
-            return _read(self._storage)
+            raw = self._storage.read(_STATE)
+            if raw is not None:
+                return _decoded(raw)
         except StateError:
             if self._least is None:
                 raise
             return self._begun_anew(self._least)
+        if self._least is not None and self._began():
+            return self._begun_anew(self._least)
+        return _Queue()
 
     def _begun_anew(self, least: int) -> _Queue:
         """What is still there waits on; nothing of the lost record is guessed."""

@@ -236,3 +236,16 @@ def test_damaged_queue_goes_on_above_every_counter_used() -> None:
     assert Outbox(store).link().counter == 1_000_002
     found.deliver(server)
     assert server.received == [*reports, b"after"]
+
+
+def test_wiped_state_of_a_device_with_a_past_goes_on_above_it() -> None:
+    """Its hardware counter says so: counting goes on above the time, with a gap."""
+    fresh = Outbox(Store(DIRECTORY, PosixDisk()), 1_800_000_000, lambda: False)
+    assert (fresh.link().counter, fresh.link().gap) == (1, False)
+    store = Store(DIRECTORY, PosixDisk())
+    wiped = Outbox(store, 1_800_000_000, lambda: True)
+    link = wiped.link()
+    assert (link.counter, link.previous, link.gap) == (1_800_000_001, None, True)
+    wiped.add(link, b"report")
+    again = Outbox(store, 1_900_000_000, lambda: True)
+    assert (again.link().counter, again.link().gap) == (1_800_000_002, False)

@@ -58,6 +58,7 @@ def _by_the_device(scene: Scene) -> str:
     device = scene.device
     counter = device.counter = FlashCounter(Door())
     device.seal_state()
+    server = Server(scene, of_now=True)
     state, kept = device.path("state"), device.path("kept")
     scene.catch_up()
     shutil.copytree(state, kept)
@@ -65,17 +66,19 @@ def _by_the_device(scene: Scene) -> str:
     floor = counter.value()
     shutil.rmtree(state)
     kept.rename(state)
-    said, outcomes = len(scene.reports()), set()
+    outcomes, honest = set(), set(server.hear())
     outcomes.add(device.cycle().outcome)
     for number in (0, 1):
         device.path(f"state/floors.{number}").unlink(missing_ok=True)
     outcomes.add(device.cycle().outcome)
-    if len(scene.seats[DEVICE].wire.requests) and len(scene.reports()) != said:
+    if honest != {TAKEN} or server.hear() or device.waiting():
         scene.faults.append("something was reported under old counters")
     shutil.rmtree(state)
     if device.floor() != floor:
         scene.faults.append("the floor was lost with the state")
     scene.require(scene.attempt(), INSTALLED)
+    if set(server.hear()) != {TAKEN} or server.state != "active":
+        scene.faults.append("a device whose state was wiped is taken for a clone")
     return " and ".join(sorted(outcomes))
 
 
@@ -100,9 +103,9 @@ def _restored(scene: Scene) -> str:
 class Server:
     """What a server knows of the device of a scene, told by the device itself."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, *, of_now: bool = False) -> None:
         self._scene = scene
-        self._heard = 0
+        self._heard = len(self._bodies()) if of_now else 0
         self._means = _means(scene.directory / "server", scene.clock)
         device = scene.device
         wish = identity.NewDevice(
@@ -115,10 +118,13 @@ class Server:
 
     def hear(self) -> list[str]:
         """Take every report that came since the last time; what was answered."""
-        requests = self._scene.seats[DEVICE].wire.requests
-        bodies = [it.body for it in requests if it.path == "director/manifest"]
+        bodies = self._bodies()
         fresh, self._heard = bodies[self._heard :], len(bodies)
         return [refusal(partial(self._receive, body)) for body in fresh]
+
+    def _bodies(self) -> list[bytes]:
+        requests = self._scene.seats[DEVICE].wire.requests
+        return [it.body for it in requests if it.path == "director/manifest"]
 
     def _receive(self, body: bytes) -> None:
         reports.receive(self._means, ACTOR, DEVICE, body)

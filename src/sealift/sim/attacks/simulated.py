@@ -50,7 +50,6 @@ from sealift.sim.vendor import HARDWARE
 
 if TYPE_CHECKING:
     from sealift.agent.config import Config
-    from sealift.agent.journal import Floors
     from sealift.agent.ports import Counter, Fill, Health, Transport
     from sealift.agent.storage import Calls
     from sealift.agent.trust import Provision
@@ -235,11 +234,13 @@ slots = {{ a = "slots/a", b = "slots/b" }}
 
     def floor(self) -> int:
         """The counter floor of the component."""
-        return self._floors(self.config()).floor(self.ecu_id)
+        found = self.config()
+        floors = wiring.floors(found, wiring.seal(found), self._hardware)
+        return floors.floor(self.ecu_id)
 
-    def _floors(self, settings: Config) -> Floors:
-        hardware = {self.ecu_id: self.counter} if self.counter else {}
-        return wiring.floors(settings, wiring.seal(settings), hardware)
+    @property
+    def _hardware(self) -> dict[str, Counter]:
+        return {self.ecu_id: self.counter} if self.counter else {}
 
     def config(self) -> Config:
         """The configuration, read anew."""
@@ -332,7 +333,9 @@ slots = {{ a = "slots/a", b = "slots/b" }}
         """What ``sealift-agent`` runs, with our clock, network, chance and parts."""
         way, work, fill = self.transport, WorkFiles(settings.state), self.parts.fill
         chance = self._chance.randbytes
-        around = Around(way, self.clock, lambda: None, chance, Progress())
+        around = Around(
+            way, self.clock, lambda: None, chance, Progress(), self._hardware
+        )
         provision = replace(provision, build_time=self.built)
         shipped = assembly.parts(settings, provision, storage, around)
 
@@ -346,5 +349,4 @@ slots = {{ a = "slots/a", b = "slots/b" }}
         part = replace(shipped.component, fill=filled)
         if self.health is not None:
             part = replace(part, health=self.health)
-        found = replace(shipped, component=part, floors=self._floors(settings))
-        return Cycle(found)
+        return Cycle(replace(shipped, component=part))
