@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -171,6 +172,29 @@ def test_D20_both_copies_torn_is_device_boot(world: UbootOnDisk, damage: bytes) 
     assert boot.current() is Slot.A
     assert world.start() is Slot.A
     assert world.start(lambda slot: slot is Slot.B) is Slot.B
+
+
+def test_provisioning_as_the_guide_says(world: UbootOnDisk, tmp_path: Path) -> None:
+    """docs/integrating.md: ``-f`` and ``-s`` of one file, for the slot that runs."""
+    initial = tmp_path / "initial.txt"
+    running = {**FACTORY, "slot": "b", "good": "b", "a_state": "bad", "b_state": "good"}
+    initial.write_text("".join(f"{name}={it}\n" for name, it in running.items()))
+    for path in world.copies:
+        path.write_bytes(b"\xff" * ENV_BYTES)
+    where = ["-c", str(world.config), "-f", str(initial), "-s", str(initial)]
+    subprocess.run(
+        [toolbox.program("fw_setenv"), *where],
+        env=toolbox.environment(),
+        check=True,
+        timeout=60,
+    )
+    assert world.start() is Slot.B
+    state = world.boot().state()
+    assert state.slots == {Slot.A: "bad", Slot.B: "good"}
+    assert not state.missing
+    world.boot().mark_writing(Slot.A)
+    world.boot().set_next(Slot.A, 3)
+    assert world.start() is Slot.A
 
 
 # ── set up wrongly ───────────────────────────────────────────────────────────────────
