@@ -356,6 +356,7 @@ def test_a_missing_tool_names_its_package(bench: Bench) -> None:
     missing = Path("/usr/lib/systemd/boot/efi/none.efi")
     with pytest.raises(MissingToolError) as caught:
         uki.sign(missing, bench.home / "x.efi", bench.key("db"), bench.tools)
+    assert bench.tools.file(Path("/usr/share/none/x")) == Path("/usr/share/none/x")
     assert "systemd-boot-efi" in str(caught.value.hint)
 
 
@@ -470,6 +471,13 @@ def test_images_for_mcuboot_of_other_kinds_of_keys(
 
 
 # ── enrolment ────────────────────────────────────────────────────────────────────────
+def bare_files(tools: Tools) -> Tools:
+    """The programs, and no data file beside them."""
+    paths = tools._environment["PATH"].split(os.pathsep)
+    kept = [path for path in paths if not path.endswith("/usr/bin")]
+    return Tools({**tools._environment, "PATH": os.pathsep.join(kept)})
+
+
 def test_D37_enrolment_is_reproducible(bench: Bench, tmp_path: Path) -> None:
     """A store with Secure Boot on, and the files for Setup Mode: twice the same."""
     certificates = {n: bench.key(n).certificate for n in ("PK", "KEK", "db")}
@@ -490,7 +498,7 @@ def test_D37_enrolment_is_reproducible(bench: Bench, tmp_path: Path) -> None:
     assert "subject CN=db" in said
     assert said.count("bool: ON") == 1
     with pytest.raises(MissingToolError) as caught:
-        enrol.enrol(certificates, bench.tools, template=tmp_path / "no")
+        enrol.enrol(certificates, bare_files(bench.tools), store=tmp_path / "x")
     assert "ovmf" in str(caught.value.hint)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from sealift.core.errors import MissingToolError, RefusedError
+from sealift.core.errors import RefusedError
 from sealift.repo.files import (
     digest_of,
     make_directory,
@@ -77,16 +77,12 @@ def enrol(
         out, or Secure Boot is not on.
     """
     found = {name: read_certificate(path) for name, path in certificates.items()}
-    if not template.exists():
-        raise MissingToolError(
-            f"{template} is not there", hint="Debian: apt-get install ovmf"
-        )
     with TemporaryDirectory(prefix="sealift-") as draft:
         scratch = Path(draft)
         made, written = scratch / "store", scratch / "auth"
         tools.run(
             "virt-fw-vars",
-            *("--input", template),
+            *("--input", tools.file(template)),
             *("--output", made),
             *("--set-pk", OWNER, certificates["PK"]),  # who may change KEK
             *("--add-kek", OWNER, certificates["KEK"]),  # who may change db and dbx

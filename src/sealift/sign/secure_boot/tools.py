@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-__all__ = ["PACKAGES", "Tools", "draft_of", "reader"]
+__all__ = ["FILES", "PACKAGES", "Tools", "draft_of", "reader"]
 
 PACKAGES: Final = {
     "objcopy": "binutils",
@@ -37,6 +37,11 @@ PACKAGES: Final = {
     "fdtput": "device-tree-compiler",
 }
 """Programs, and the Debian package that has them."""
+FILES: Final = {
+    "/usr/lib/systemd/boot/efi": "systemd-boot-efi",
+    "/usr/share/OVMF": "ovmf",
+}
+"""Directories of data files, and the Debian package that has them."""
 EXTRA: Final = frozenset({"virt-fw-vars", "imgtool"})
 """Programs that come with the extra ``secureboot``."""
 
@@ -93,6 +98,28 @@ class Tools:
         raise MissingToolError(
             f"{name} is not installed", hint=f"Debian: apt-get install {package}"
         )
+
+    def file(self, path: Path) -> Path:
+        """A data file of a Debian package: as it is, or below where programs lie.
+
+        Packages that were unpacked elsewhere have both, ``usr/bin`` and ``usr/share``.
+
+        Raises:
+            MissingToolError: it is a file of a package, and not there.
+        """
+        if path.exists() or not path.is_relative_to("/usr"):
+            return path
+        for place in self._environment.get("PATH", "").split(os.pathsep):
+            if place.endswith("/usr/bin"):
+                beside = Path(place.removesuffix("/usr/bin") + str(path))
+                if beside.exists():
+                    return beside
+        for start, package in FILES.items():
+            if path.is_relative_to(start):
+                raise MissingToolError(
+                    f"{path} is not there", hint=f"Debian: apt-get install {package}"
+                )
+        return path
 
     def run(
         self,

@@ -17,12 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sealift.core.errors import (
-    FormatError,
-    InvalidConfigError,
-    MissingToolError,
-    RefusedError,
-)
+from sealift.core.errors import FormatError, InvalidConfigError, RefusedError
 from sealift.core.pe import Pe, read_pe
 from sealift.repo.files import digest_of, read_bounded, translated
 from sealift.sign.secure_boot.keys import SigningKey, lend
@@ -130,7 +125,7 @@ def sign(
     Raises:
         As :func:`make`; RefusedError also if it is signed already.
     """
-    _present(source)
+    source = tools.file(source)
     with draft_of(out) as scratch:
         if look(source).signatures:
             raise RefusedError(
@@ -171,7 +166,7 @@ def is_signed(path: Path) -> bool:
 
 def _assemble(parts: Uki, out: Path, scratch: Path, tools: Tools) -> None:
     """The stub with its sections, in the order and at the places they need."""
-    _present(parts.stub)
+    stub = tools.file(parts.stub)
     texts = {
         ".osrel": parts.os_release.encode(),
         ".cmdline": parts.command_line.encode() + b"\0",  # the stub reads up to it
@@ -184,7 +179,7 @@ def _assemble(parts: Uki, out: Path, scratch: Path, tools: Tools) -> None:
             sections[name].write_bytes(content)
     sections |= {".initrd": parts.initrd, ".linux": parts.kernel}  # .linux stays last
     arguments: list[str | Path] = []
-    address = _end_of(look(parts.stub))
+    address = _end_of(look(stub))
     for name, content_path in sections.items():
         arguments += [
             *("--add-section", f"{name}={content_path}"),
@@ -192,7 +187,7 @@ def _assemble(parts: Uki, out: Path, scratch: Path, tools: Tools) -> None:
         ]
         address = _aligned(address + _size(content_path))
     # The stub's own time in the header, not that of now (device-D14).
-    tools.run("objcopy", "--preserve-dates", *arguments, parts.stub, out)
+    tools.run("objcopy", "--preserve-dates", *arguments, stub, out)
     _compare(out, sections)
 
 
@@ -262,13 +257,6 @@ def _verify(made: Path, key: SigningKey, tools: Tools) -> None:
 
 
 # ── small things ─────────────────────────────────────────────────────────────────────
-def _present(path: Path) -> None:
-    if not path.exists() and path.is_relative_to(STUB.parent):
-        raise MissingToolError(
-            f"{path} is not there", hint="Debian: apt-get install systemd-boot-efi"
-        )
-
-
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
