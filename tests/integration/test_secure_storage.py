@@ -112,6 +112,13 @@ def checked(device: Device) -> tuple[int, str | None]:
     return done.returncode, error and error["code"]
 
 
+def test_the_manual_names_the_keys_that_are_made_here() -> None:
+    """What a reader would type is what these tests run."""
+    manual = Path(__file__).parents[2].joinpath("docs/agent.md").read_text()
+    words = " ".join(f"--{n} {at.partition('?')[0]}" for n, at in PLACES.items())
+    assert f"sealift-agent keys make {words} --json > keys.json" in manual
+
+
 def test_a_device_that_lives_on_its_tpm(secured: Secured) -> None:
     """Reports signed by it, a sealed image opened by it, a state sealed with its key."""
     device = secured.device
@@ -195,7 +202,9 @@ def test_another_secure_boot_policy(secured: Secured) -> None:
     assert any("PCR 7" in remark for remark in told["remarks"])
     assert told["components"][0]["running"] == "b"
 
-    # docs/agent.md, Old state and lost keys
+    manual = Path(__file__).parents[2].joinpath("docs/agent.md").read_text()
+    assert "`tpm2 evictcontrol -C o -c 0x81010003`, remove the state dir" in manual
+    assert "`sealift-agent keys make --store-key 'tpm:0x81010003?pcr=7'`" in manual
     secured.tpm.run("evictcontrol", "-C", "o", "-c", "0x81010003")
     shutil.rmtree(device.state)
     way = ("--tpm-tool", str(secured.tpm.command), "--tcti", secured.tpm.tcti)
