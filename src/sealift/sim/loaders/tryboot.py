@@ -102,8 +102,8 @@ class TryBootWorld(LoaderWorld):
         super().power_lost()
 
     def stored(self) -> object:
-        """The file and the note."""
-        return self.flash.fingerprint(), self.note.held
+        """The file, the note, and the flag."""
+        return self.flash.fingerprint(), self.note.held, self.flag
 
     def _slot(self, section: str) -> Slot:
         found = configparser.ConfigParser()
