@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+_UNUSED_SECONDS = 86_400
+
 
 def home() -> Path:
     """Where everything of the benches is kept between runs."""
@@ -54,6 +56,7 @@ def built(name: str, key: str, build: Callable[[Path], None]) -> Path:
     """
     place = home() / f"{name}-{key[:20]}"
     if place.is_dir():
+        os.utime(place)
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     with (place.parent / f".{name}.lock").open("w") as lock:
@@ -67,4 +70,13 @@ def built(name: str, key: str, build: Callable[[Path], None]) -> Path:
             fresh.replace(place)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+        _forget(place, name)
     return place
+
+
+def _forget(newest: Path, name: str) -> None:
+    """Remove what the same builder made and nobody used for a day: inputs change."""
+    for other in newest.parent.glob(f"{name}-*"):
+        age = newest.stat().st_mtime - other.stat().st_mtime
+        if len(other.name) == len(newest.name) and age > _UNUSED_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)

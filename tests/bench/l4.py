@@ -34,6 +34,18 @@ LOADER = "EFI/BOOT/BOOTX64.EFI"
 LINUX = "EFI/Linux"
 LOADER_CONF = Path(__file__).parents[2] / "boards/uefi/loader.conf"
 UP_SECONDS = 120.0
+SLOTS = ("/dev/vda2", "/dev/vda3")
+BOOT = {
+    "kind": '"systemd-boot"',
+    "esp": '"/efi"',
+    "esp_mount": '["/bin/mount", "-t", "vfat", "-o", "nosuid,nodev,noexec", '
+    '"/dev/vda1", "/efi"]',
+    "esp_unmount": '["/bin/umount", "/efi"]',
+    "esp_check": '["/sbin/fsck.fat", "-a", "/dev/vda1"]',
+    "verified": "true",
+    "restart": '["/sbin/reboot"]',
+}
+"""``[boot]`` of the agent on this machine, values as TOML has them."""
 _BUILDER = 2
 
 
@@ -106,13 +118,23 @@ def initrd() -> Path:
     return cache.built("initrd", cache.digest(*facts), build) / "initrd"
 
 
-@functools.cache
 def release(version: str, health: str = "good", *, signer: str = "db") -> Release:
     """A release; another ``health`` than ``good`` never earns its confirm.
 
     ``signer`` is the key its UKI is signed with; the firmware believes ``db`` only.
     """
-    root = rootfs.tree()
+    return _release(version, health, signer)
+
+
+@functools.cache
+def _tree() -> Path:
+    """The same for all releases of one test run, whoever edits the sources meanwhile."""
+    return rootfs.tree()
+
+
+@functools.cache
+def _release(version: str, health: str, signer: str) -> Release:
+    root = _tree()
     facts = [_BUILDER, version, health, COMMAND_LINE, kernel().name]
     sources = [str(root), str(initrd()), str(keys()), signer, *_verbs()]
 
@@ -244,7 +266,7 @@ class Pc(qemu.Machine):
 
     def variable(self, name: str) -> str | None:
         """A variable of the loader, as the running system sees it."""
-        path = f"{_VARIABLES}/{name}-{_VENDOR}"
+        path = f"{_VARIABLES}/{name}-{VENDOR}"
         if self.run(f"[ -e {path} ] && echo yes", check=False) != "yes":
             return None
         return self.read(path)[4:].decode("utf-16-le").rstrip("\0")
@@ -284,7 +306,7 @@ class Pc(qemu.Machine):
 
 
 _VARIABLES = "/sys/firmware/efi/efivars"
-_VENDOR = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+VENDOR = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 
 
 def _either(place: Path, name: str, raw: str) -> Path:
