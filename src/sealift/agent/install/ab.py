@@ -64,8 +64,8 @@ class AbInstaller:
         Raises:
             SlotError: ``slot`` runs now, or reads back differently. SlotTooSmallError:
             as it says; nothing was erased. BootError: this boot is a trial, so the
-            other slot is its way home; or the release cannot boot here. PayloadError,
-            TransportError: from ``fill``.
+            other slot is its way home; or the loader lacks something, or the release
+            cannot boot here. PayloadError, TransportError: from ``fill``.
         """
         home = self._refuse_running(slot)
         if self._files is not None:
@@ -151,7 +151,15 @@ class AbInstaller:
         """The slot that runs and is good, which is another one than ``slot``."""
         if self._boot.current() is slot:
             raise SlotError(f"slot {slot} runs now and is never written", slot=slot)
-        return self._confirmed()
+        home = self._confirmed()
+        if (
+            missing := self._boot.state().missing
+        ):  # nothing is fetched for such a loader
+            raise BootError(
+                f"the boot loader cannot do its duties: {'; '.join(missing)}",
+                hint="see `sealift-agent config-check`",
+            )
+        return home
 
     def _confirmed(self) -> Slot:
         """The slot that runs and is good."""

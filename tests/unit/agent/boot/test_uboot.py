@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sealift.agent.boot.uboot import (
     LOOKED_AT,
@@ -21,7 +23,12 @@ from sealift.agent.boot.uboot import (
 from sealift.agent.clock import SystemClock
 from sealift.core.errors import BootError, MissingToolError
 from sealift.core.types import Slot
-from sealift.sim.loaders.uboot import FACTORY, pack_copy, unpack_copy
+from sealift.sim.loaders.uboot import (
+    FACTORY,
+    UbootWorld,
+    pack_copy,
+    unpack_copy,
+)
 from tests.bench import toolbox
 from tests.unit.agent.contracts.loaders import ENV_BYTES, UbootOnDisk
 
@@ -249,6 +256,37 @@ def test_remarks_on_what_is_odd() -> None:
         "U-Boot",
         True,
     )
+
+
+WORDS = st.sampled_from(["a", "b", "", "c", "A", "a b"])
+NUMBERS = st.sampled_from(["", "0", "1", "2", "3", "4", "9", "-1", "x", "1x", "255"])
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "slot": WORDS,
+            "good": WORDS,
+            "bootcount": NUMBERS,
+            "upgrade_available": st.sampled_from(["0", "1", "", "2", "yes"]),
+            "a_state": st.sampled_from(["good", "bad", "trial", "", "?"]),
+            "b_state": st.sampled_from(["empty", "writing", "trial", "", "?"]),
+        }
+    )
+)
+def test_next_is_what_uboot_does_or_nothing_is_said(found: dict[str, str]) -> None:
+    """Any environment: the answer is the loader's decision, or ``device.boot``."""
+    world = UbootWorld()
+    for at in (0, 1):
+        world.flash.make(f"env.{at}", pack_copy(at, {**FACTORY, **found}))
+    try:
+        told = world.boot().next()
+        state = world.boot().state()
+    except BootError:
+        return
+    assert world.start() is told
+    on_trial = state.slots[told].startswith("trial")
+    assert on_trial is (told is not world.home() and found["upgrade_available"] == "1")
 
 
 # ── garbage ──────────────────────────────────────────────────────────────────────────

@@ -21,6 +21,7 @@ from sealift.sim.loaders.uboot import (
 )
 from sealift.sim.loaders.world import LoaderWorld
 from tests.bench import toolbox
+from tests.unit.agent.boot.small_boards import GrubOnDisk, TryBootOnDisk
 from tests.unit.agent.boot.uefi_board import NamesOnDisk, UefiOnDisk
 
 if TYPE_CHECKING:
@@ -159,6 +160,8 @@ ON_DISK: dict[str, Callable[[Path], LoaderWorld]] = {
     "one-shot on disk": lambda path: FileOnDisk(path, counts=False),
     "systemd-boot on disk": UefiOnDisk,
     "names on disk": NamesOnDisk,
+    "grub on disk": GrubOnDisk,
+    "tryboot on disk": TryBootOnDisk,
     "uboot tools": UbootOnDisk,
     "example program": ScriptOnDisk,
 }

@@ -263,6 +263,8 @@ def test_B1_B2_B3_a_cut_in_any_verb(name: str, verb: str) -> None:
         home = world.home()
         assert home is Slot.B or (verb, home) == ("mark_good", running), point
         if cut:
+            told = world.boot().next()
+            assert world.start() is told, f"{point}: next is what the loader does"
             starts = [world.start() for _ in range(TRIES + 2)]
             assert starts[-1] is home, point
         world.running = running

@@ -16,7 +16,7 @@ from sealift.sim.device import NEW, OLD, Device, Kind
 from sealift.sim.flash import FlashSlots
 
 if TYPE_CHECKING:
-    from sealift.agent.ports import SlotDevice
+    from sealift.agent.ports import BootState, SlotDevice
     from sealift.core.types import Artifact, Instruction
 
 IMAGE = NEW[Kind.GOOD]
@@ -156,6 +156,23 @@ def installer(device: Device, partition: Partition) -> AbInstaller:
         files=partition,
         belongs=lambda _image, _slot: asked.append("belongs"),
     )
+
+
+def test_D23_a_loader_that_lacks_something_gets_no_byte(device: Device) -> None:
+    """Seen before anything is fetched or written, not when the slot is armed."""
+
+    class Lacking(FileBoot):
+        def state(self) -> BootState:
+            return dataclasses.replace(super().state(), missing=("no altbootcmd",))
+
+    def never(*_: object) -> None:
+        raise AssertionError("it was fetched")
+
+    installer = device.make_installer(Lacking(device.store(), device.started))
+    before = device.flash.fingerprint()
+    with pytest.raises(BootError, match="no altbootcmd"):
+        installer.stage(IMAGE.order(), Slot.B, never)
+    assert device.flash.fingerprint() == before
 
 
 def test_a_boot_file_is_placed_last_and_looked_at_before_arming(
