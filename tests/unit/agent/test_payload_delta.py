@@ -486,6 +486,7 @@ LEDGERS = [b"", b"junk", b"\xff" * 84, bytes(84), b"\xff" * 100_000]
 def test_forged_work_files_are_harmless(tmp_path: Path, name: str, junk: bytes) -> None:
     """They may cost time and bytes, never the image."""
     (tmp_path / name).write_bytes(junk)
+    (tmp_path / name).chmod(0o600)  # what is open to others is not even read
     slot = empty()
     install(slot, shelf(), tmp_path, bytes_max=2 * 10**6)
     assert slot.durable.startswith(NEW)
