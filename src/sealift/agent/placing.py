@@ -60,6 +60,7 @@ def put(
         esp.remove(TEMPORARY)
         raise
     esp.rename(TEMPORARY, name)
+    esp.flush(name)  # until then a vfat has the name with length 0
     esp.sync()
 
 

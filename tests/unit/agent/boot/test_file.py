@@ -144,8 +144,8 @@ def test_a_store_that_cannot_be_written_is_device_boot(tmp_path: Path) -> None:
 def test_the_example_of_the_documentation_is_true(tmp_path: Path) -> None:
     """docs/formats.md shows a whole file; it reads as it says."""
     page = Path(__file__).parents[4] / "docs/formats.md"
-    store = page.read_text().partition("## Records on the device")[2]
-    example = store.partition("\n## ")[0].split("```\n")[-2]
+    store = page.read_text().partition("### The reference loader")[2]
+    example = store.partition("\n### ")[0].split("```\n")[-2]
     assert unpack(example.encode()) is not None
     (tmp_path / "boot.1").touch(0o600)
     (tmp_path / "boot.1").write_bytes(example.encode())
