@@ -16,6 +16,7 @@ from sealift.agent.clock import SystemClock
 from sealift.agent.cycle import Cycle, Parts, Stoppable
 from sealift.agent.outbox import Outbox
 from sealift.agent.ports import Progress
+from sealift.agent.renewal import Renewal
 from sealift.agent.report import Reporter
 from sealift.agent.seal import UNKEYED, Seal
 from sealift.agent.storage import Forgiving, Store
@@ -24,9 +25,11 @@ from sealift.core.errors import SealiftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from sealift.agent.config import Config
-    from sealift.agent.ports import Clock, Counter, DeviceKey, Transport
+    from sealift.agent.ports import Clock, Counter, DeviceKey, Storage, Transport
+    from sealift.agent.renewal import Outcome
     from sealift.agent.trust import Provision
 
 
@@ -56,7 +59,20 @@ def cycle(
     found = parts(config, provision, Store(directory, seal=seal), around)
     if frugal:
         found = replace(found, laden=lambda: _HEAVY in sys.modules)
+    if not goes_on:  # a process that fills a slot does without cryptography
+        found = replace(found, renew=_renewal(config, found.storage, clock, floor))
     return Cycle(found, goes_on=goes_on)
+
+
+def _renewal(
+    config: Config, storage: Storage, clock: Clock, floor: float
+) -> Callable[[datetime, bool], Outcome]:
+    renewal = Renewal(
+        config,
+        storage,
+        lambda url, files: wiring.connection(config, clock, lambda: floor, url, files),
+    )
+    return lambda now, troubled: renewal.run(now, troubled=troubled)
 
 
 _HEAVY = "cryptography.hazmat.bindings._rust"

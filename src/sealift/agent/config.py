@@ -31,6 +31,7 @@ class Server:
     key: str
     poll_seconds: float
     poll_jitter: float
+    enrol_url: str
 
 
 @dataclass(frozen=True, slots=True)

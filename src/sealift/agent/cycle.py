@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 
 from sealift.agent import gate, history, life, log, machine, power
 from sealift.agent.machine import Idle, Rebooting, Reporting, Staged, Staging, Trial
+from sealift.agent.renewal import Outcome
 from sealift.agent.report import Ended, News
 from sealift.agent.shell import Outside, Shell
-from sealift.core.errors import SealiftError
+from sealift.core.errors import AuthRequiredError, SealiftError, TransportError
 from sealift.core.reports import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from sealift.agent.child import Summary
     from sealift.agent.journal import Floors, Journal
@@ -87,6 +89,8 @@ class Parts:
     check: Callable[[], None]
     laden: Callable[[], bool] = lambda: False
     """Whether this process holds so much that a slot is better filled by another."""
+    renew: Callable[[datetime, bool], Outcome] = lambda _now, _troubled: Outcome()
+    """Bring the next certificate into use, where it is time."""
 
 
 class _LeaveToNextError(BaseException):
@@ -109,6 +113,7 @@ class Cycle:
         self._undelivered: SealiftError | None = None
         self._remarks: tuple[str, ...] = ()
         self._poll_seconds: int | None = None
+        self._renewal = Outcome()
         part = replace(
             parts.component, restart=self._report_and_restart, fill=self._fill
         )
@@ -147,6 +152,7 @@ class Cycle:
             self._tell(News(error=self.error, remarks=self._remarks))
         if not self._leaves:
             self._deliver()
+            self._renew()
         return self._summary(rest if self._is_busy() else None)
 
     # ── what the shell asks for ──────────────────────────────────────────────────
@@ -257,6 +263,15 @@ class Cycle:
             life.settled()
             part.settled()
 
+    def _renew(self) -> None:
+        """After everything else: a certificate never holds up an update."""
+        trouble = self.error or self._undelivered
+        troubled = isinstance(trouble, TransportError | AuthRequiredError)
+        try:
+            self._renewal = self._has.renew(self._has.verifier.standing().now, troubled)
+        except SealiftError as error:
+            log.failed("renewal", error)
+
     # ── reports ──────────────────────────────────────────────────────────────────
     def _tell(self, news: News, beside: dict[str, bytes | None] | None = None) -> None:
         self._has.reporter.produce(
@@ -283,10 +298,12 @@ class Cycle:
 
     def _summary(self, rest: float | None) -> Summary:
         error = self.error or self._undelivered
+        rests = [it for it in (rest, self._renewal.again) if it is not None]
         return {
             "error": error.code if error else None,
             "retry_after": error.fields.get("retry_after") if error else None,
-            "rest": rest,
+            "rest": min(rests, default=None),
+            "renewed": self._renewal.renewed,
             "poll_seconds": self._poll_seconds,
             "waiting": self._has.outbox.waiting,
             "leaves": self._leaves,

@@ -1,11 +1,12 @@
 """Who this device is: its TLS certificate, its anchors, the image it was made with.
 
-Reads and describes; nothing here renews. The TLS key itself is loaded by ``ssl`` from
+Reads and describes; ``renewal`` renews. The TLS key itself is loaded by ``ssl`` from
 its file name, so this module only makes sure that the file may be used.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ from sealift.core.errors import (
 from sealift.core.types import Artifact
 
 if TYPE_CHECKING:
+    from cryptography import x509
+
     from sealift.agent.config import Component, Config
 
 _PEM_LIMIT = 64 * 1024
@@ -40,9 +43,13 @@ class Anchors:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What ``status`` says about the client certificate; times are UTC."""
+    """What ``status`` says about the client certificate; times are UTC.
+
+    ``name`` is its common name: the device, as its server knows it.
+    """
 
     subject: str
+    name: str
     not_before: datetime
     not_after: datetime
 
@@ -115,12 +122,25 @@ def check_tls_files(config: Config) -> None:
         TrustAnchorError: owner or mode (D-10). KeyUnreadableError: the private key is
         missing. InvalidConfigError: certificate or authority is missing.
     """
-    server = config.server
-    for path, what in ((server.ca, "CA file"), (server.certificate, "certificate")):
+    certificate, key = credentials(config)
+    for path, what in ((config.server.ca, "CA file"), (certificate, "certificate")):
         read_guarded(path, what, limit=_PEM_LIMIT, absent=InvalidConfigError)
     read_guarded(
-        server.key, "TLS key", limit=_PEM_LIMIT, secret=True, absent=KeyUnreadableError
+        key, "TLS key", limit=_PEM_LIMIT, secret=True, absent=KeyUnreadableError
     )
+
+
+def renewed_path(config: Config) -> str:
+    """Where key and certificate are once they have been renewed."""
+    return os.path.join(config.state, "tls.pem")
+
+
+def credentials(config: Config) -> tuple[str, str]:
+    """The files of the certificate in force and of its key; they may be one."""
+    renewed = renewed_path(config)
+    if os.path.lexists(renewed):
+        return renewed, renewed
+    return config.server.certificate, config.server.key
 
 
 def certificate(config: Config) -> Certificate:
@@ -131,14 +151,22 @@ def certificate(config: Config) -> Certificate:
     """
     from cryptography import x509
 
-    path = config.server.certificate
+    path, _ = credentials(config)
     pem = read_guarded(path, "certificate", limit=_PEM_LIMIT, absent=InvalidConfigError)
     try:
         found = x509.load_pem_x509_certificate(pem)
         subject = found.subject.rfc4514_string()
     except ValueError as error:
         raise InvalidConfigError(f"{path} holds no certificate", path=path) from error
-    return Certificate(subject, *_validity(found))
+    return Certificate(subject, common_name(found), *_validity(found))
+
+
+def common_name(found: x509.Certificate) -> str:
+    """The one common name of a certificate; empty if there is not exactly one."""
+    from cryptography.x509 import NameOID
+
+    names = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if len(names) == 1 else ""
 
 
 def _validity(found: object) -> tuple[datetime, datetime]:

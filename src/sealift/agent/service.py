@@ -13,13 +13,14 @@ from sealift.agent.signals import Signals
 from sealift.agent.storage import Forgiving, Overlay, claim
 from sealift.agent.trust import Verifier
 from sealift.agent.watchdog import DeviceDog, Dog, Guard, ManagerDog
-from sealift.core.errors import StateError
+from sealift.core.errors import SealiftError, StateError
 
 if TYPE_CHECKING:
     from sealift.agent.child import Ended, Summary
     from sealift.agent.config import Config
     from sealift.agent.daemon import Facts
     from sealift.agent.notify import Manager
+    from sealift.agent.transport import HttpsTransport
 
 
 def serve(config: Config, manager: Manager | None = None) -> int:
@@ -56,6 +57,8 @@ def serve(config: Config, manager: Manager | None = None) -> int:
                 signals,
                 guard,
             )
+        if ended.summary.get("renewed"):
+            _reload(config, way)
         return ended
 
     def note(facts: Facts) -> None:
@@ -84,6 +87,14 @@ def serve(config: Config, manager: Manager | None = None) -> int:
         life.listen(None)
         signals.ignore_hints()
         os.close(directory)
+
+
+def _reload(config: Config, way: HttpsTransport) -> None:
+    """Poll under the certificate that the child has just brought into use."""
+    try:
+        way.reload(wiring.tls_files(config))
+    except SealiftError as error:
+        log.failed("renewal", error)
 
 
 def _dogs(config: Config, manager: Manager | None) -> list[Dog]:

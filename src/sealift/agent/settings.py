@@ -115,6 +115,11 @@ def url(value: object) -> str:
     return found.rstrip("/")
 
 
+def optional_url(value: object) -> str:
+    """An address as :func:`url`, or an empty text for none."""
+    return "" if value == "" else url(value)
+
+
 def number(low: float, high: float) -> Callable[[object], float]:
     """A number from ``low`` to ``high``, both included."""
 
@@ -256,6 +261,7 @@ SETTINGS = (
     Setting("server", "key", path, REQUIRED, '"keys/tls.pem"', "its private key, mode 0600"),
     Setting("server", "poll_seconds", number(1, _DAY), 900.0, "900", "time between two polls while the server names none", "seconds"),
     Setting("server", "poll_jitter", number(0, 0.5), 0.1, "0.1", "each wait is longer or shorter by up to this part of it", "fraction"),
+    Setting("server", "enrol_url", optional_url, "", '""', 'base address of the enrolment listener, where an expired certificate is renewed; `""`: there is none'),
     Setting("trust", "image_root", path, REQUIRED, '"anchors/image.root.json"', "trust anchor: a Root of the Image repository, read-only"),
     Setting("trust", "director_root", path, REQUIRED, '"anchors/director.root.json"', "trust anchor: a Root of the Director, read-only"),
     Setting("trust", "demo_keys", flag, False, "false", "whether keys made for demonstrations may sign; never on a product"),

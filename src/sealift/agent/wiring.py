@@ -290,11 +290,35 @@ def transport(
         InvalidConfigError, KeyUnreadableError, TrustAnchorError: a TLS file is missing,
         wrong, or open to others.
     """
+    return connection(config, clock, floor, config.server.url, tls_files(config))
+
+
+def tls_files(config: Config) -> TlsFiles:
+    """Whom to believe, and who we are, checked.
+
+    Raises:
+        InvalidConfigError, KeyUnreadableError, TrustAnchorError: see ``identity``.
+    """
     identity.check_tls_files(config)
-    server, limits = config.server, config.transfer
+    return TlsFiles(config.server.ca, *identity.credentials(config))
+
+
+def connection(
+    config: Config,
+    clock: Clock,
+    floor: Callable[[], float],
+    url: str,
+    files: TlsFiles,
+) -> HttpsTransport:
+    """A way to ``url``, with the limits of this device.
+
+    Raises:
+        InvalidConfigError, KeyUnreadableError: a TLS file cannot be used.
+    """
+    limits = config.transfer
     return HttpsTransport(
-        server.url,
-        TlsFiles(server.ca, server.certificate, server.key),
+        url,
+        files,
         clock,
         floor=floor,
         limits=Limits(rate_min=limits.minimum_rate, rate_max=limits.rate_max),

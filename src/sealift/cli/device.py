@@ -59,6 +59,10 @@ def provision(
         str | None,
         typer.Option("--device-url", help="Device listener. [default: ask the server]"),
     ] = None,
+    enrol_url: Annotated[
+        str | None,
+        typer.Option("--enrol-url", help="Enrolment listener. [default: as above]"),
+    ] = None,
     slot_a: Annotated[
         str, typer.Option("--slot-a", help="Slot a, a file or block device.")
     ] = "slot-a.img",
@@ -96,6 +100,7 @@ def provision(
             hardware_id=hardware_id,
             anchors=anchors,
             url=device_url or operator.status()["device_url"],
+            enrol_url=enrol_url or operator.status()["enrol_url"],
             ca=operator.session.ca,
             slots=(slot_a, slot_b),
             factory=made_with,

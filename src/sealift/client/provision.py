@@ -73,7 +73,8 @@ class Anchors:
 class Plan:
     """A device to be, with one component of two ``slots``.
 
-    ``ca`` is the file that ``url``, the device listener, must be signed by. ``factory``
+    ``ca`` is the file that ``url``, the device listener, must be signed by, and
+    ``enrol_url``, where expired certificates are renewed (empty: nowhere). ``factory``
     is the image that lies in the slot that runs, if it is known.
     """
 
@@ -87,6 +88,7 @@ class Plan:
     factory: Artifact | None = None
     demo: bool = False
     keys: OwnKeys | None = None
+    enrol_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +272,7 @@ def _settings(plan: Plan, places: Mapping[str, str]) -> str:
         "",
         "[server]",
         f"url = {q(plan.url)}",
+        f"enrol_url = {q(plan.enrol_url)}",
         'ca = "tls-ca.pem"',
         'certificate = "device.pem"',
         'key = "device.key"',

@@ -134,7 +134,11 @@ class HttpsTransport:
             TransportError: try again later; ``retry_after`` seconds if it said so.
             LimitError: the answer is longer.
         """
-        headers = {"Content-Type": "application/json"}
+        return self.post(path, body, "application/json", limit=limit)
+
+    def post(self, path: str, body: bytes, media: str, *, limit: int) -> bytes:
+        """The same for a body of another media type."""
+        headers = {"Content-Type": media}
         asked = _Request("POST", self._base + path, limit, headers, body)
         with self._answer(asked) as (head, response):
             if head.status == 204:
@@ -183,6 +187,17 @@ class HttpsTransport:
             self._session = self._kept.session
             self._kept.drop()
             self._kept = None
+
+    def reload(self, files: TlsFiles) -> None:
+        """Be somebody else from now on: with the next request, another connection.
+
+        Raises:
+            InvalidConfigError, KeyUnreadableError: the files cannot be used; nothing
+            changed.
+        """
+        context = tls_context(files)
+        self.close()
+        self._files, self._context, self._session = files, context, None
 
     # ── requests ─────────────────────────────────────────────────────────────────────
     @contextlib.contextmanager
