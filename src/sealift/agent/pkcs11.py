@@ -281,6 +281,11 @@ def _session(address: Address, *, writable: bool = False) -> Iterator[tuple[Any,
             token_serial=address.serial.encode() if address.serial else None,
             token_flags=pkcs11.TokenFlag.TOKEN_INITIALIZED,
         )
+        if token.flags & pkcs11.TokenFlag.USER_PIN_FINAL_TRY:
+            raise PassphraseError(
+                f"{address.where} has one try of its PIN left, and that is not ours",
+                hint="see that the PIN file is right, and log in once by hand",
+            )
         with token.open(user_pin=pin, rw=writable) as session:
             yield pkcs11, session
     except (errors.PinIncorrect, errors.PinInvalid, errors.PinLenRange) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from sealift.agent import keys, making
+from sealift.agent import config, keys, making, settings, wiring
+from sealift.agent.__main__ import main
 from sealift.agent.config import Tpm
 from sealift.agent.seal import Seal
+from sealift.agent.storage import ForeignError, Store, claim
 from sealift.core import canonical, hpke
 from sealift.core.errors import (
     DecryptError,
@@ -233,6 +236,60 @@ def test_d32_two_tokens_wrong_pin_wrong_id(tmp_path: Path) -> None:
 
         found.pin().chmod(0o644)
         assert refusal(lambda: keys.report_key(good, NO_TPM)).code == "device.trust"
+
+
+def test_d32_the_last_try_of_a_pin_is_left_to_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that tries again and again would lock the token for good."""
+    import pkcs11
+
+    class Token:
+        flags = pkcs11.TokenFlag.USER_PIN_FINAL_TRY
+
+        def open(self, **_: object) -> None:
+            raise AssertionError("the last try was used")
+
+    class Library:
+        def get_token(self, **_: object) -> Token:
+            return Token()
+
+    monkeypatch.setattr(pkcs11, "lib", lambda _: Library())
+    pin = tmp_path / "pin"
+    pin.touch(mode=0o600)
+    pin.write_text("1234")
+    address = f"pkcs11:token=t;object=a?module-path=/m.so&pin-source=file:{pin}"
+    error = refusal(lambda: keys.report_key(address, NO_TPM))
+    assert error.code == "key.passphrase"
+    assert "one try" in error.message
+
+
+def test_an_agent_on_a_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`keys make` and the configuration by the agent's own command line: keys in a
+    token, the state sealed by it.
+    """
+    with tokens(tmp_path / "softhsm") as found:
+        report, store = found.address("report"), found.address("store")
+        words = ["keys", "make", "--report-key", report, "--store-key", store, "--json"]
+        assert main(words) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["key_store"] == "pkcs11"
+        text = settings.example().replace('"keys/report.pem"', f'"{report}"')
+        text = text.replace('key = ""', f'key = "{store}"')
+        parsed = config.parse(text.encode(), str(tmp_path / "agent.toml"))
+        assert (
+            keys.report_key(parsed.report_key, NO_TPM).key_id
+            == (facts["report_key_id"])
+        )
+        seal = wiring.seal(parsed)
+        place = claim(str(tmp_path / "state"))
+        Store(place, seal=seal).commit({"name": b"kept"})
+        assert Store(place, seal=wiring.seal(parsed)).read("name") == b"kept"
+        with pytest.raises(ForeignError):
+            Store(place)
+        os.close(place)
 
 
 @pytest.mark.parametrize(
