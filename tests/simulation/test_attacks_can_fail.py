@@ -112,6 +112,9 @@ MUTANTS: list[Mutant] = [
     ("agent.transport.https", "check_plain", _nothing, ("A-32",)),
     ("agent.repository.Repository", "_bring", _kept_unseen, ("A-02", "A-29")),
     ("agent.identity", "read_guarded", _read_anyway, ("B-14",)),
+    ("agent.watchdog.Guard", "_may_feed", _covers_all, ("D-06",)),
+    ("agent.watchdog.Guard", "trial", _nothing, ("D-06",)),
+    ("agent.wiring", "_settle", _nothing, ("D-06", "D-07")),
     ("repo.policy", "algorithm_of", _nothing, ("B-12",)),
     ("sim.attacks.ceremony", "require_consent", _nothing, ("B-16",)),
 ]

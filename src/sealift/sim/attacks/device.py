@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sealift.agent import wiring
+from sealift.agent import life, wiring
 from sealift.agent.boot.file import open_store
 from sealift.agent.payload import PayloadFill
 from sealift.agent.ports import CheckResult
+from sealift.agent.watchdog import Guard
 from sealift.core.errors import FailedTransferError, SealiftError
 from sealift.sim import device as simulated
 from sealift.sim.attacks.boxes import ordered
@@ -258,7 +259,12 @@ def attack_d_06(ground: Ground) -> Observed:
     """Releases that die in every way there is; each time the device goes home."""
     ground.faults += _simulated_deaths()
     return ground.observed(
-        ground.each([_unbootable, _crashing, _unhealthy, _hanging, _offline, _wedged])
+        ground.each(
+            [
+                *(_unbootable, _crashing, _unhealthy, _hanging, _offline, _wedged),
+                *(_frozen, _busy_for_ever, _without_an_agent),
+            ]
+        )
     )
 
 
@@ -306,6 +312,89 @@ def _hanging(scene: Scene) -> str:
 
     scene.device.health = Says(slowly)
     return _told_anew(scene, scene.attempt())
+
+
+class _Reset:
+    """A watchdog in hardware: resets the board when it was not fed for two minutes."""
+
+    every = 30.0
+    seconds = 120.0
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._fed = now()
+
+    def feed(self) -> None:
+        """It waits for two minutes more."""
+        self._fed = self._now()
+
+    def release(self) -> None:
+        """Nobody may call it off here."""
+        raise AssertionError("the watchdog was called off on trial")
+
+    def look(self) -> None:
+        """Bite, if it is time."""
+        if self._now() - self._fed > self.seconds:
+            raise Killed
+
+
+def _frozen(scene: Scene) -> str:
+    """The agent stands still in the middle of its trial and says nothing any more."""
+    return _watched(scene, lambda: None)
+
+
+def _busy_for_ever(scene: Scene) -> str:
+    """It shows life all the time, and its trial never ends."""
+    return _watched(scene, life.beat)
+
+
+def _watched(scene: Scene, sign: Callable[[], object]) -> str:
+    """A trial without an end, on a board with a watchdog that the agent feeds."""
+    clock = scene.clock
+    dog = _Reset(clock.monotonic)
+    guard = Guard([dog], clock.monotonic)
+    most = 4 * scene.device.config().components[0].trial_seconds
+
+    def never() -> bool:
+        since = clock.monotonic()
+        while clock.monotonic() - since < most:
+            clock.sleep(1.0)
+            sign()
+            guard.tend()
+            dog.look()
+        scene.faults.append("nobody ended a trial that hangs")
+        return False
+
+    before = observe(scene.device)
+    scene.device.health = Says(never)
+    life.listen(guard)
+    try:
+        scene.device.cycle()
+    except Killed:
+        pass
+    else:
+        scene.faults.append("the watchdog did not bite")
+    finally:
+        life.listen(None)
+    outcome = scene.device.cycle().outcome
+    scene.faults += broken(before, observe(scene.device), scene.vendor.said)
+    return _told_anew(scene, outcome)
+
+
+def _without_an_agent(scene: Scene) -> str:
+    """The slot starts and has no agent: nothing settles it, so the timer may act."""
+    home, settled = scene.device.running, scene.device.path("settled")
+
+    def boots(slot: Slot) -> bool:
+        if slot is not home and settled.exists():
+            scene.faults.append("a start without an agent counts as settled")
+        return slot is home
+
+    scene.device.boots = boots
+    outcome = scene.attempt()
+    if not settled.exists():
+        scene.faults.append("home is not settled: its timer would restart it for ever")
+    return _told_anew(scene, outcome)
 
 
 def _offline(scene: Scene) -> str:
@@ -376,7 +465,10 @@ def _cycled_at_rest(scene: Scene) -> str:
         scene.device.load()
     if store.read() != before:
         scene.faults.append("power cycles changed the loader's store")
-    return scene.attempt()
+    outcome = scene.attempt()
+    if not scene.device.path("settled").exists():
+        scene.faults.append("no start is ever settled: a timer would restart it")
+    return outcome
 
 
 def _cycled_while_staging(scene: Scene) -> str:

@@ -266,7 +266,8 @@ slots = {{ a = "slots/a", b = "slots/b" }}
         raise AssertionError("no slot boots")
 
     def load(self) -> Slot:
-        """The loader's part of one power-on."""
+        """The loader's part of one power-on; what lay on a tmpfs is gone."""
+        self.path("settled").unlink(missing_ok=True)
         store = open_store(str(self.path("boot")))
         before = store.read()
         slot, after = choose(before)
