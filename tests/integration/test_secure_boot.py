@@ -210,12 +210,49 @@ def test_a_signed_fit(bench: Bench) -> None:
     assert lines == (bench.line,)
     assert fit.read_key(control, "fit", bench.tools) == "conf"
     assert "sha256,rsa2048:fit" in bench.tool("dumpimage", "-l", made.path)
-    told = looking.look(made.path, bench.tools)
+    told = looking.look(made.path, bench.tools, bench.key("fit").certificate)
+    assert told["signed_by"]["subject"] == "CN=fit"
     assert told["command_lines"] == [bench.line]
     [signature] = told["configurations"]["conf"]["signature"]
     assert signature["covers"] == ["kernel", "fdt", "ramdisk"]
     assert looking.look(control, bench.tools)["keys"] == {"key-fit": "conf"}
     assert looking.look(base, bench.tools)["keys"] == {}
+
+
+def test_a_fit_of_another_key_or_changed(bench: Bench, tmp_path: Path) -> None:
+    """What mkimage signed, verified without it: any covered byte counts."""
+    signed = bench.fit("b.itb", bench.key("fit")).path
+    with pytest.raises(RefusedError, match="is not signed by"):
+        looking.look(signed, bench.tools, bench.key("foreign").certificate)
+    raw, own = signed.read_bytes(), bench.key("fit").certificate
+    kernel = raw.index((bench.home / "kernel").read_bytes()[:64])
+    for at, name in (
+        (raw.index(b"initial RAM disk"), "a description"),
+        (kernel + 1000, "the kernel"),
+        (raw.index(bench.line.encode()), "the command line"),
+        (raw.index(b"data\0"), "a name"),
+    ):
+        changed = bytearray(raw)
+        changed[at] ^= 1
+        (tmp_path / "changed.itb").write_bytes(changed)
+        with pytest.raises(RefusedError):
+            looking.look(tmp_path / "changed.itb", bench.tools, own)
+        assert name
+
+
+def test_a_25_what_a_fit_s_signature_does_not_cover(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Its time and who signed may change: the line and the verdict stay."""
+    signed = bench.fit("c.itb", bench.key("fit")).path
+    other = tmp_path / "other.itb"
+    shutil.copyfile(signed, other)
+    node = "/configurations/conf/signature"
+    bench.tool("fdtput", "-t", "s", other, node, "signer-name", "mkimagE")
+    bench.tool("fdtput", "-t", "x", other, node, "timestamp", "1234")
+    told = looking.look(other, bench.tools, bench.key("fit").certificate)
+    assert told["sha256"] != looking.look(signed, bench.tools)["sha256"]
+    assert told["command_lines"] == [bench.line]
 
 
 def test_mkimage_that_does_not_sign_is_found_out(
@@ -580,6 +617,9 @@ def test_what_is_no_part_of_a_boot_chain(bench: Bench) -> None:
         looking.look(bench.home / "initrd", bench.tools)
     with pytest.raises(InvalidConfigError):
         looking.look(bench.home / "none", bench.tools)
+    with pytest.raises(RefusedError, match="has no signature"):
+        own = bench.key("db").certificate
+        looking.look(bench.home / "board.dtb", bench.tools, own)
     broken = bench.home / "broken.efi"
     broken.write_bytes(b"MZ" + bytes(100))
     with pytest.raises(RefusedError):

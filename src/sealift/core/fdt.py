@@ -50,9 +50,10 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """A node begins."""
+    """A node begins; its token is at ``at``."""
 
     name: str
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +62,22 @@ class Property:
 
     name: str
     value: Value
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
 class End:
     """The node that began last ends."""
 
+    at: int
+
 
 Event = Begin | Property | End
 
 
 class Fdt:
-    """One tree in ``length`` bytes at ``read``; ``size`` is what it takes of them.
+    """One tree in ``length`` bytes at ``read``; ``size`` is what it takes of them,
+    ``strings`` where the names of properties lie.
 
     Raises:
         MalformedError: not a device tree of version 17. LimitError: too many strings.
@@ -95,6 +100,7 @@ class Fdt:
         if strings_size > STRINGS_MAX:
             raise LimitError("fdt: too many strings")
         self._end = self._structure + structure_size
+        self.strings = Value(strings, strings_size)
         self._strings = _exactly(read, strings, strings_size)
 
     def events(self) -> Iterator[Event]:
@@ -106,7 +112,7 @@ class Fdt:
         at, depth, nodes = self._structure, 0, 0
         window = _Window(self._read, self._end)
         while True:
-            token = window.number(at)
+            token, start = window.number(at), at
             at += 4
             if token == _BEGIN:
                 name = window.text(at)
@@ -116,17 +122,17 @@ class Fdt:
                 if depth == 1 and nodes > 1:
                     raise MalformedError("fdt: two roots")
                 at += _aligned(len(name) + 1)
-                yield Begin(name.decode("ascii"))
+                yield Begin(name.decode("ascii"), start)
             elif token == _PROPERTY and depth:
                 length, string = window.number(at), window.number(at + 4)
                 at += 8
                 if length > self._end - at:
                     raise MalformedError("fdt: a value outside the tree")
-                yield Property(self._string(string), Value(at, length))
+                yield Property(self._string(string), Value(at, length), start)
                 at += _aligned(length)
             elif token == _END and depth:
                 depth -= 1
-                yield End()
+                yield End(start)
             elif token == _FINISH and not depth and nodes:
                 return
             elif token != _NOP:

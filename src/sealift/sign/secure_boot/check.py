@@ -29,7 +29,8 @@ from sealift.core.types import BootKind
 from sealift.repo.files import digest_of, read_bounded, translated
 from sealift.sign.secure_boot import image as images
 from sealift.sign.secure_boot import mcu
-from sealift.sign.secure_boot.keys import fingerprint, read_certificate
+from sealift.sign.secure_boot.fit_signature import require_signed
+from sealift.sign.secure_boot.keys import fingerprint, read_certificate, rsa_key
 from sealift.sign.secure_boot.tools import reader
 from sealift.sign.secure_boot.verity import read_root
 
@@ -73,6 +74,11 @@ def look(
         raise RefusedError(f"{path}: {error.message}", hint=error.hint) from error
     except OSError as error:
         raise translated(path, error, "read") from error
+    if certificate is not None and "signed_by" not in found:
+        raise RefusedError(
+            f"{path}, a {found['kind']}, has no signature that {certificate} could be "
+            f"asked about"
+        )
     return found
 
 
@@ -90,7 +96,7 @@ def _told(
     if head[:2] == b"MZ":
         return _pe(path, stream, length, tools, certificate)
     if head[:4] == b"\xd0\x0d\xfe\xed":
-        return _tree(path, stream, length, tools)
+        return _tree(path, stream, length, tools, certificate)
     if int.from_bytes(head[:4], "little") == mcu.MAGIC:
         return _mcu(path, tools, certificate)
     if head.startswith(b"-----BEGIN CERTIFICATE"):
@@ -173,7 +179,9 @@ def _root_words(line: str) -> dict[str, str]:
 
 
 # ── device trees ─────────────────────────────────────────────────────────────────────
-def _tree(path: Path, stream: BinaryIO, length: int, tools: Tools) -> dict[str, Any]:
+def _tree(
+    path: Path, stream: BinaryIO, length: int, tools: Tools, certificate: Path | None
+) -> dict[str, Any]:
     read = reader(stream)
     tree = Fdt(read, length)
     try:
@@ -189,7 +197,7 @@ def _tree(path: Path, stream: BinaryIO, length: int, tools: Tools) -> dict[str, 
         lines: list[str] | str = list(command_lines(BootKind.FIT, read, length))
     except BootError as error:
         lines = f"none to rely on: {error.message}"
-    return {
+    told: dict[str, Any] = {
         "kind": "FIT image",
         "sha256": digest_of(path).hex(),
         "default": fit.default,
@@ -219,6 +227,15 @@ def _tree(path: Path, stream: BinaryIO, length: int, tools: Tools) -> dict[str, 
         },
         "command_lines": lines,
     }
+    if certificate is not None:
+        try:
+            require_signed(read, length, rsa_key(certificate))
+        except RefusedError as error:
+            raise RefusedError(
+                f"{path} is not signed by {certificate}: {error.message}"
+            ) from error
+        told["signed_by"] = _certificate(read_certificate(certificate))
+    return told
 
 
 def _keys_in(path: Path, tools: Tools) -> dict[str, str | None]:

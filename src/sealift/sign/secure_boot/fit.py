@@ -23,7 +23,8 @@ from sealift.core.errors import InvalidConfigError, RefusedError, SealiftError
 from sealift.core.fdt import read_fit
 from sealift.core.types import BootKind
 from sealift.repo.files import digest_of, translated
-from sealift.sign.secure_boot.keys import Lent, SigningKey, lend
+from sealift.sign.secure_boot.fit_signature import require_signed
+from sealift.sign.secure_boot.keys import Lent, SigningKey, lend, rsa_key
 from sealift.sign.secure_boot.tools import draft_of, reader
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def make(
                 more={"SOURCE_DATE_EPOCH": _epoch(), **lent.environment},
                 descriptors=lent.descriptors,
             )
-        _verify(made, parts, name, tools)
+        _verify(made, parts, key, name, tools)
         if control is not None:
             _verify_control(planted, name, tools)
             with draft_of(control[1]) as beside:
@@ -255,8 +256,8 @@ def _epoch() -> str:
 
 
 # ── checking ─────────────────────────────────────────────────────────────────────────
-def _verify(made: Path, parts: Fit, name: str, tools: Tools) -> None:
-    """Our reader and ``dumpimage`` both find it signed, with what went in.
+def _verify(made: Path, parts: Fit, key: SigningKey, name: str, tools: Tools) -> None:
+    """Signed by that key, as U-Boot looks at it, and with what went in.
 
     ``mkimage`` ends well when it could not sign, so nothing is believed of it.
 
@@ -268,6 +269,7 @@ def _verify(made: Path, parts: Fit, name: str, tools: Tools) -> None:
             read, length = reader(stream), made.stat().st_size
             lines = command_lines(BootKind.FIT, read, length)
             fit = read_fit(read, length)
+            require_signed(read, length, rsa_key(key.certificate))
     except SealiftError as error:
         raise RefusedError(
             f"mkimage made no signed image: {error.message}",

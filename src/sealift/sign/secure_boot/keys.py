@@ -67,6 +67,7 @@ __all__ = [
     "make",
     "read_certificate",
     "refuse_role_key",
+    "rsa_key",
 ]
 
 BITS: Final = 2048
@@ -169,6 +170,21 @@ def read_certificate(path: Path) -> x509.Certificate:
         ) from error
 
 
+def rsa_key(certificate: Path) -> rsa.RSAPublicKey:
+    """The RSA key of a certificate.
+
+    Raises:
+        InvalidConfigError: it cannot be read. RefusedError: of another kind, or short.
+    """
+    public = read_certificate(certificate).public_key()
+    if not isinstance(public, rsa.RSAPublicKey) or public.key_size < BITS:
+        raise RefusedError(
+            f"{certificate} is not of an RSA key of {BITS} bits or more",
+            hint="firmware and U-Boot take nothing else",
+        )
+    return public
+
+
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of the certificate, in hex."""
     return certificate.fingerprint(hashes.SHA256()).hex()
@@ -208,12 +224,7 @@ def lend(key: SigningKey, tools: Tools, secrets: Secrets | None) -> Iterator[Len
         KeyUnreadableError, PassphraseError: it cannot be used. RefusedError: not RSA of
         2048 bits or more, or not the certificate's. MissingToolError: no engine.
     """
-    public = read_certificate(key.certificate).public_key()
-    if not isinstance(public, rsa.RSAPublicKey) or public.key_size < BITS:
-        raise RefusedError(
-            f"{key.certificate} is not of an RSA key of {BITS} bits or more",
-            hint="firmware and U-Boot take nothing else",
-        )
+    public = rsa_key(key.certificate)
     if key.on_token:
         with _from_token(key, tools, secrets) as lent:
             yield lent
