@@ -5,10 +5,10 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap native demo test lint bench fuzz lock clean
+.PHONY: help bootstrap native demo test lint bench bench-powercut fuzz lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
 
 bootstrap: ## make or refresh .venv
 	@$(PYTHON) -B -m tools.bootstrap
@@ -27,6 +27,9 @@ lint: bootstrap ## only the gates: ruff, mypy, import contracts, house rules
 
 bench: native ## every benchmark, beside its peers
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-powercut: native ## kills and replays on a UEFI machine in QEMU; ARGS="--cuts 200"
+	@$(BIN)/python -m tests.bench.powercut $(ARGS)
 
 fuzz: native ## the fuzzers, one after the other; ARGS="--seconds 600"
 	@$(BIN)/python -m tests.fuzz $(ARGS)

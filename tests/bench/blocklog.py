@@ -114,16 +114,16 @@ class Disk:
     """An image that is not touched, and sectors of a log over it.
 
     ``regions`` names ranges of sectors (first, number); everything else is the region
-    ``""``. Two disks over one base whose region has one fingerprint have the same bytes
+    ``""``. Without a log it is the image as it is. Two disks over one base whose region has one fingerprint have the same bytes
     in it.
     """
 
     def __init__(
-        self, base: Path, log: Log, regions: Mapping[str, tuple[int, int]]
+        self, base: Path, log: Log | None, regions: Mapping[str, tuple[int, int]]
     ) -> None:
         with base.open("rb") as file:
             self._base = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._log = log.raw
+        self._log: mmap.mmap | bytes = log.raw if log is not None else b""
         self._over: dict[int, int] = {}
         self._names = [
             name for name, _ in sorted(regions.items(), key=lambda it: it[1])

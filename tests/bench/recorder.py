@@ -67,10 +67,8 @@ def record(
     Raises:
         RecorderError: the job failed, or the guest did not end.
     """
-    desk = log.parent
-    image, initrd = desk / f"{log.stem}.disk", desk / f"{log.stem}.cpio"
+    image = log.with_suffix(".disk")
     subprocess.run(["cp", "--sparse=always", disk, image], check=True)
-    initrd.write_bytes(_initramfs(job, files or {}, python=python))
     log.unlink(missing_ok=True)
     log.touch()
     drives = [
@@ -82,17 +80,46 @@ def record(
         ),
     ]
     try:
-        said = start(initrd, drives, "d0")
+        said = _done(job, image, drives, files or {}, python=python)
     finally:
-        initrd.unlink()
         image.unlink()
-    found = _DONE.search(said)
-    if found is None or found[1] != "0":
-        raise RecorderError(f"the job failed in the guest:\n{said[-4000:]}")
     return Recording(disk, log, said)
 
 
-def start(initrd: Path, drives: Iterable[str], device: str) -> str:
+def run(job: str, disk: Path, files: Mapping[str, bytes], seconds: float) -> str:
+    """Run a script in a guest on ``disk`` itself, with Python, without a log.
+
+    Raises:
+        RecorderError: the job failed, or the guest did not end.
+    """
+    drives = [f"driver=file,filename={disk},node-name=d0"]
+    return _done(job, disk, drives, files, python=True, seconds=seconds)
+
+
+def _done(
+    job: str,
+    image: Path,
+    drives: Iterable[str],
+    files: Mapping[str, bytes],
+    *,
+    python: bool,
+    seconds: float = _BOOT_SECONDS,
+) -> str:
+    initrd = image.with_suffix(".cpio")
+    initrd.write_bytes(_initramfs(job, files, python=python))
+    try:
+        said = start(initrd, drives, "d0", seconds)
+    finally:
+        initrd.unlink()
+    found = _DONE.search(said)
+    if found is None or found[1] != "0":
+        raise RecorderError(f"the job failed in the guest:\n{said[-4000:]}")
+    return said
+
+
+def start(
+    initrd: Path, drives: Iterable[str], device: str, seconds: float = _BOOT_SECONDS
+) -> str:
     """Boot the kernel with this initramfs until it powers off; what it said.
 
     Raises:
@@ -114,7 +141,7 @@ def start(initrd: Path, drives: Iterable[str], device: str) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
-            timeout=_BOOT_SECONDS,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired as error:
         said = (error.output or b"").decode("utf-8", "replace")
