@@ -102,11 +102,17 @@ def kernel() -> Path:
     return found
 
 
+def module_tree() -> Path:
+    """Where its modules are."""
+    version = kernel().name.removeprefix("vmlinuz-")
+    return toolbox.root(toolbox.KERNEL) / "lib/modules" / version
+
+
 @functools.cache
 def initrd() -> Path:
     """The initramfs of ``boards/initramfs`` with this kernel's modules."""
-    version = kernel().name.removeprefix("vmlinuz-")
-    tree = toolbox.root(toolbox.KERNEL) / "lib/modules" / version
+    tree = module_tree()
+    version = tree.name
     facts = [_BUILDER, version, list(MODULES), initramfs.SOURCE]
 
     def build(into: Path) -> None:
