@@ -354,6 +354,21 @@ def publish(
     output.show(found, as_json=as_json, text=lambda: output.facts(found))
 
 
+@app.command()
+def show(
+    release: Annotated[Path, typer.Argument(metavar="RELEASE")],
+    as_json: output.Json = False,
+) -> None:
+    """The facts of a packed release: its image, how it travels, how it boots.
+
+    Example: sealift release show rel-1.2.0
+    """
+    from sealift.sign import release as releases
+
+    facts = releases.read_release(release)
+    signing_views.show_release(facts, release, as_json=as_json)
+
+
 @app.command("list")
 def list_releases(
     desk: Annotated[Path, typer.Argument(metavar="DESK")], as_json: output.Json = False

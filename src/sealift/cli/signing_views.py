@@ -124,15 +124,18 @@ def show_status(letter: Letter, *, as_json: bool) -> None:
     output.show(found, as_json=as_json, text=text)
 
 
-def show_release(release: Release, out: Path, bases: int, *, as_json: bool) -> None:
-    """A release just packed, and what to do next."""
+def show_release(
+    release: Release, out: Path, bases: int | None = None, *, as_json: bool
+) -> None:
+    """A packed release; with the number of ``bases`` it was just packed against, what
+    became of them, and what to do next.
+    """
     artifact, container = release.listed.artifact, release.container
     found = {"release": str(out), "written": True, **release.to_json()}
     deltas = [
         f"{output.size(delta.length)} from {(delta.base_sha256 or b'').hex()[:12]}"
         for delta in release.deltas
     ]
-    useless = bases - len(deltas)
 
     def text() -> None:
         output.facts(
@@ -148,7 +151,9 @@ def show_release(release: Release, out: Path, bases: int, *, as_json: bool) -> N
                 "hardware": ", ".join(artifact.hardware_ids),
             }
         )
-        if useless:
+        if bases is None:
+            return
+        if useless := bases - len(deltas):
             output.note(
                 f"{useless} of {bases} deltas would not be worth it: thrown away"
             )

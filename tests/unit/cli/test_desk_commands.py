@@ -92,6 +92,18 @@ def sign(run: Run, request: str, *names: str, **options: Any) -> Any:
 
 
 # ── from nothing to a release ────────────────────────────────────────────────────────
+def test_a_packed_release_is_shown(
+    run: Run, office: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its facts, as JSON and for people; how it boots is said or not."""
+    made = packed(run)
+    assert run("release", "show", "rel")["artifact"] == made["artifact"]
+    assert main(["release", "show", "rel"]) == 0
+    said = capsys.readouterr().out
+    assert "boots      -" in said
+    assert made["artifact"]["sha256"] in said
+
+
 def test_a_release_by_two_people_on_two_machines(run: Run, office: Path) -> None:
     """One signs in place, one sends back a file, and it is complete."""
     assert packed(run)["written"]
