@@ -230,6 +230,7 @@ def test_a_cut_anywhere_costs_at_most_one_segment_of_network(tmp_path: Path) -> 
 def test_a_kept_head_is_verified_again(tmp_path: Path) -> None:
     """A head file that rotted or was forged between two starts is fetched anew."""
     for junk in (b"", b"junk", bytes(len(CASE.raw)), CASE.raw[:100]):
+        (tmp_path / "payload.head").touch(mode=0o600)
         (tmp_path / "payload.head").write_bytes(junk)
         slot, way = empty(), MemoryTransport(CASE.raw)
         fill(slot, way, tmp_path)

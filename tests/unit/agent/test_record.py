@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from sealift.agent.record import Copy, FileCells, LostError, Record, pack, unpack
-from sealift.core.errors import SealiftError, SpaceError, StateError
+from sealift.core.errors import (
+    SealiftError,
+    SpaceError,
+    StateError,
+    TrustAnchorError,
+)
 from sealift.sim.flash import Door, Flash, FlashCells, Killed, PowerCut, Weather
 
 LIMIT = 4096
@@ -150,9 +155,9 @@ def test_files_are_private_and_no_link_is_followed(tmp_path: Path) -> None:
     assert (tmp_path / "journal.0").stat().st_mode & 0o777 == 0o600
     (tmp_path / "elsewhere").write_bytes(b"x")
     (tmp_path / "journal.1").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StateError):
+    with pytest.raises(TrustAnchorError):
         cells.write(1, b"y")
-    with pytest.raises(StateError):
+    with pytest.raises(TrustAnchorError):
         cells.read(1, 10)
     assert (tmp_path / "elsewhere").read_bytes() == b"x"
 
