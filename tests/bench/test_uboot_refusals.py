@@ -92,7 +92,7 @@ def test_two_signed_configurations_in_one_fit_start(place: Path) -> None:
         assert board.runs() == ("b", NEXT)
 
 
-FIRST_SEEN = {
+FIRST_SEEN: dict[str, Callable[[Release], int]] = {
     "first block": lambda release: 0,
     "top of the tree": lambda release: release.tree,
 }
