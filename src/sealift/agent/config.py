@@ -197,6 +197,8 @@ def _build(read: _Reader, found: dict[str, Any]) -> Config:
     boot = Boot(**read.section(found, "boot"))
     if boot.kind == "script" and not boot.program:
         raise read.wrong("boot", "program", "is missing, kind `script` needs it")
+    if boot.esp_mount and not boot.esp_unmount:
+        raise read.wrong("boot", "esp_unmount", "is missing, esp_mount needs it")
     if boot.kind == "tryboot" and not boot.restart:
         raise read.wrong("boot", "restart", "is no program, kind `tryboot` needs one")
     checks = tuple(Check(**c) for c in read.several(found, "health"))

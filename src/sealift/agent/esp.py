@@ -11,10 +11,11 @@ and not one flush of the drive's cache more (device-D5).
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from typing import TYPE_CHECKING, Final, Protocol
 
-from sealift.agent import command
+from sealift.agent import command, log
 from sealift.agent.files import NO_ROOM
 from sealift.agent.surroundings import ENVIRONMENT
 from sealift.core.errors import BootError, SpaceError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Directory", "Partition", "Programs"]
 
 _MOUNT_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.1
 _CORRECTED: Final = 1  # how fsck.fat ends when it mended something
 _SAFE: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _SLOW_OPTIONS: Final = frozenset({"sync", "dirsync"})
@@ -106,24 +108,50 @@ class Programs:
         self._mount = mount
         self._unmount = unmount
 
-    @contextlib.contextmanager
-    def mounted(self, *, write: bool) -> Iterator[None]:
-        """Mounted inside, unmounted behind.
+    @property
+    def any(self) -> bool:
+        """Whether mounting is ours to do."""
+        return bool(self._mount)
+
+    def mount(self, *, write: bool) -> None:
+        """Mend it if it will be written, and mount it.
 
         Raises:
             BootError: a program cannot be run, fails, or does not end.
         """
-        if not self._mount:
-            yield
-            return
         if write and self._check:
             self._run(self._check, fine=(0, _CORRECTED))
         self._run([*self._mount, *(() if write else ("-r",))])
+
+    def unmount(self) -> None:
+        """Unmount it.
+
+        Raises:
+            BootError: as ``mount``.
+        """
+        if self._unmount:
+            self._run(self._unmount)
+
+    @contextlib.contextmanager
+    def alone(self, directory: str) -> Iterator[None]:
+        """One process at a time: ``status`` must not unmount what an install writes.
+
+        Raises:
+            BootError: another one does not come to its end.
+        """
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            until = self._clock.monotonic() + 2 * _MOUNT_SECONDS
+            while not _locked(lock):
+                if self._clock.monotonic() > until:
+                    raise BootError(
+                        "somebody else uses the EFI system partition",
+                        hint="see whether another sealift-agent hangs",
+                    )
+                self._clock.sleep(_LOOK_SECONDS)
             yield
         finally:
-            if self._unmount:
-                self._run(self._unmount)
+            os.close(lock)
 
     def _run(self, program: Sequence[str], fine: tuple[int, ...] = (0,)) -> None:
         what = f"the program {program[0]} for the EFI system partition"
@@ -155,17 +183,52 @@ class Directory:
     def using(self, *, write: bool) -> Iterator[None]:
         """Mounted, if a program does that; the directory ``EFI`` has to be there.
 
+        What is mounted already was left by somebody who was killed: it is unmounted
+        first, so that nothing is mended, or written, that is mounted otherwise.
+
         Raises:
-            BootError: it is not, or the program failed.
+            BootError: it is not there, or a program failed.
         """
-        with self._programs.mounted(write=write):
-            if not os.path.isdir(self._at("EFI")):
-                raise BootError(
-                    f"{self._path} holds no directory EFI",
-                    hint="it is not mounted, or is no EFI system partition; "
-                    "see [boot] esp and esp_mount",
-                )
+        if not self._programs.any:
+            with self._held():
+                yield
+            return
+        above = self._programs.alone(os.path.dirname(self._path) or "/")
+        with _translated("find", self._path), above:
+            if self._is_mounted():
+                self._programs.unmount()
+            self._programs.mount(write=write)
+            try:
+                with self._held():
+                    yield
+            finally:
+                self._let_go()
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """An open directory, so that nobody unmounts it meanwhile."""
+        if not os.path.isdir(self._at("EFI")):
+            raise BootError(
+                f"{self._path} holds no directory EFI",
+                hint="it is not mounted, or is no EFI system partition; "
+                "see [boot] esp and esp_mount",
+            )
+        with _translated("find", self._path):
+            held = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
             yield
+        finally:
+            os.close(held)
+
+    def _let_go(self) -> None:
+        """What was done is done; that it stays mounted is told, and mended later."""
+        try:
+            self._programs.unmount()
+        except BootError as error:
+            log.failed("esp", error)
+
+    def _is_mounted(self) -> bool:
+        return bool(self._options())
 
     def files(self, directory: str) -> Mapping[str, int]:
         """The regular files of a directory."""
@@ -199,7 +262,7 @@ class Directory:
     def create(self, name: str) -> None:
         """An empty file."""
         with _translated("make", name):
-            os.makedirs(os.path.dirname(self._at(name)), exist_ok=True)
+            self._make_directory(name)
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             with self._open(name, flags):
                 pass
@@ -221,7 +284,7 @@ class Directory:
     def rename(self, old: str, new: str) -> None:
         """Another name."""
         with _translated("rename", old):
-            os.makedirs(os.path.dirname(self._at(new)), exist_ok=True)
+            self._make_directory(new)
             os.rename(self._at(old), self._at(new))
 
     def remove(self, name: str) -> None:
@@ -272,6 +335,11 @@ class Directory:
                 finally:
                     os.close(file)
 
+    def _make_directory(self, name: str) -> None:
+        """Of the file; one only, for ``EFI`` itself is never made by us."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(os.path.dirname(self._at(name)), 0o700)
+
     def _at(self, name: str) -> str:
         return os.path.join(self._path, name)
 
@@ -282,6 +350,14 @@ class Directory:
             yield file
         finally:
             os.close(file)
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

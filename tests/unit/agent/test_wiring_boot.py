@@ -59,7 +59,11 @@ def test_systemd_boot_places_files_and_looks_where_it_is_told(tmp_path: Path) ->
     (tmp_path / "esp" / "EFI").mkdir(parents=True)
     with pytest.raises(BootError, match="nothing"):
         boot.next()
-    failing = wiring.boot(configured(tmp_path, lines + 'esp_mount = ["/bin/false"]'))
+    mounts = 'esp_mount = ["/bin/false"]\n'
+    with pytest.raises(InvalidConfigError, match="esp_unmount"):
+        configured(tmp_path, lines + mounts)
+    mounts += 'esp_unmount = ["/bin/true"]'
+    failing = wiring.boot(configured(tmp_path, lines + mounts))
     with pytest.raises(BootError, match="/bin/false"):
         failing.next()
 

@@ -65,6 +65,8 @@ _MISCOUNT: Final = frozenset({"258", "259"})
 
 DEFAULT: Final = "LoaderEntryDefault"
 ONE_SHOT: Final = "LoaderEntryOneShot"
+_RIVALS: Final = ("LoaderEntryPreferred", "LoaderEntrySysFail")
+"""Variables of newer versions that name an entry as well."""
 _PINNED: Final = re.compile(r"sealift-([ab])\*")
 _VERSION: Final = re.compile(r"systemd-boot ([0-9]+)")
 _CONF: Final = "loader/loader.conf"
@@ -228,6 +230,7 @@ class SystemdBoot:
             self._pin(home)
             clean(self._esp, LINUX)
             if self._is_placed(slot, bootable):
+                self._forget(slot)
                 return
             self._take_away(slot)
             put(
@@ -320,15 +323,19 @@ class SystemdBoot:
 
     def _take_away(self, slot: Slot) -> None:
         """Variable, entries and waiting file of ``slot``; flushed."""
-        found = self._entries()
-        mine = [it for it in found if it.slot is slot]
-        if {it.slot for it in matching(found, self._text(ONE_SHOT))} == {slot}:
-            self._delete(ONE_SHOT)
-        names = [*(it.path for it in mine), *self._waiting(slot)]
+        self._forget(slot)
+        mine = [it.path for it in self._entries() if it.slot is slot]
+        names = [*mine, *self._waiting(slot)]
         for name in names:
             self._esp.remove(name)
         if names:
             self._esp.sync()
+
+    def _forget(self, slot: Slot) -> None:
+        """No one-shot that names ``slot``, or an entry it may get."""
+        named = matching(self._entries(), self._text(ONE_SHOT))
+        if {it.slot for it in named} != {slot.other}:
+            self._delete(ONE_SHOT)
 
     def _try_to_tidy(self, home: Slot) -> None:
         """The decision stands without it."""
@@ -494,6 +501,9 @@ class SystemdBoot:
             yield f"systemd-boot {version[1]} is reported to count starts wrongly"
         elif version and version[1] not in TESTED:
             yield f"systemd-boot {version[1]} is none of the tested {_tested()}"
+        for name in _RIVALS:
+            if self._text(name):
+                yield f"{name} is set; newer loaders may follow it instead"
         if self._flag("SecureBoot") is not True:
             yield "Secure Boot is off: the firmware starts anything"
         if self._flag("SetupMode") is True:

@@ -7,7 +7,9 @@ import dataclasses
 import hashlib
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -654,6 +656,79 @@ def test_device_D11_mounted_only_while_in_use(tmp_path: Path) -> None:
         esp = partition(mount=[wrong])
         with pytest.raises(BootError):
             SystemdBoot(board.variables(), esp, lambda: Slot.A, lambda: "1").state()
+
+
+def test_device_D11_what_was_left_mounted_is_unmounted_first(tmp_path: Path) -> None:
+    """An agent was killed in the middle: nothing that is mounted is mended or mounted."""
+    log, table = tmp_path / "log", tmp_path / "mountinfo"
+    board = UefiOnDisk(tmp_path / "board")
+    board.start()
+    program = tmp_path / "program"
+    program.write_text(
+        f'#!/bin/sh\necho "$1" >> {log}\n[ $1 != unmount ] || : > {table}\n'
+    )
+    program.chmod(0o700)
+    words = {it: [str(program), it] for it in ("check", "mount", "unmount")}
+    esp = Directory(str(board.esp), Programs(SystemClock(), **words), mounts=str(table))
+    table.write_text(f"22 21 8:1 / {board.esp} rw - vfat /dev/esp rw\n")
+    boot = SystemdBoot(board.variables(), esp, lambda: Slot.A, lambda: "1")
+    boot.mark_writing(Slot.B)
+    assert log.read_text().split() == ["unmount", "check", "mount", "unmount"]
+
+
+def test_device_D11_two_processes_wait_for_each_other(tmp_path: Path) -> None:
+    """``status`` beside an install: the second one mounts when the first is through."""
+    log = tmp_path / "log"
+    board = UefiOnDisk(tmp_path / "board")
+    words = {
+        it: ["/bin/sh", "-c", f"echo {it} >> {log}", it] for it in ("mount", "unmount")
+    }
+
+    def partition() -> Directory:
+        return Directory(str(board.esp), Programs(SystemClock(), **words))
+
+    with ThreadPoolExecutor(1) as other:
+        with partition().using(write=True):
+            waiting = other.submit(looked_at, partition())
+            time.sleep(0.5)
+            assert log.read_text().split() == ["mount"]
+            assert not waiting.done()
+        waiting.result(60)
+    assert log.read_text().split() == ["mount", "unmount"] * 2
+
+
+def looked_at(esp: Directory) -> None:
+    with esp.using(write=False):
+        pass
+
+
+def test_a_partition_that_stays_mounted_undoes_nothing(tmp_path: Path) -> None:
+    """The verb is done; the failure is logged, and mended at the next use."""
+    board = UefiOnDisk(tmp_path)
+    board.start()
+    programs = Programs(SystemClock(), mount=["/bin/true"], unmount=["/bin/false"])
+    esp = Directory(str(board.esp), programs)
+    boot = SystemdBoot(board.variables(), esp, lambda: Slot.A, lambda: "1")
+    boot.mark_writing(Slot.B)
+    assert boot.next() is Slot.A
+
+
+def test_a_one_shot_left_behind_does_not_arm_what_is_placed(board: UefiOnDisk) -> None:
+    """It names an entry there is not; placed under that very name it would start."""
+    board.provide("LoaderEntryOneShot", as_value("sealift-b+3.efi"))
+    content, image = bootable_image("2")
+    board.boot().place(Slot.B, image, source(content))
+    assert board.boot().next() is Slot.A
+    board.provide("LoaderEntryOneShot", as_value("sealift-b+3.efi"))
+    board.boot().place(Slot.B, image, source(content))
+    assert board.boot().next() is Slot.A
+
+
+@pytest.mark.parametrize("name", ["LoaderEntryPreferred", "LoaderEntrySysFail"])
+def test_variables_of_newer_loaders_are_told(board: UefiOnDisk, name: str) -> None:
+    """They name an entry as well, and this version does not know them."""
+    board.provide(name, as_value("sealift-b*"))
+    assert any(name in it for it in board.boot().state().remarks)
 
 
 def test_a_partition_that_is_not_mounted_is_not_written(board: UefiOnDisk) -> None:
