@@ -228,9 +228,28 @@ def _interpreter() -> bytes:
     return _archive(found, ())
 
 
-def _libraries(programs: Iterable[Path]) -> set[Path]:
+def programs(*names: str) -> dict[str, bytes]:
+    """Programs of the toolbox and their libraries, as files for a guest with Python."""
+    found: dict[str, bytes] = {}
+    for name in names:
+        path = Path(toolbox.program(name))
+        found[f"bin/{name}"] = path.read_bytes()
+        libraries = _libraries([path])
+        # The toolbox's own go where the machine's are: there the guest looks for them.
+        home = next(it.parent for it in libraries if it.name.startswith("libc.so"))
+        for library in libraries:
+            there = library if library.is_relative_to("/lib64") else home / library.name
+            found[str(there).lstrip("/")] = library.read_bytes()
+    return found
+
+
+def _libraries(paths: Iterable[Path]) -> set[Path]:
     listed = subprocess.run(
-        ["ldd", *programs], capture_output=True, text=True, check=False
+        ["ldd", *paths],
+        env=toolbox.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout
     found = re.findall(r"^\s+(?:\S+ => )?(/\S+) \(0x", listed, re.MULTILINE)
     return {Path(name) for name in found}
