@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -133,20 +133,30 @@ class Recorded:
 def recorded(world: World, place: Path, deployment: str, state: str) -> Recorded:
     """Run the machine of ``place`` under the recorder until the server knows the end."""
     base = place / "base.img"
-    shutil.copyfile(place / "disk.img", base)
-    log = place / "writes.log"
-    log.touch()
-    words = [
-        *("-blockdev", f"driver=file,filename={place / 'disk.img'},node-name=f0"),
-        *("-blockdev", f"driver=file,filename={log},node-name=l0"),
-        *("-blockdev", f"driver=blklogwrites,file=f0,log=l0,{_LOG},node-name=d0"),
-    ]
-    with l4.Pc(place, port=world.port, drive=words) as pc:
+    keep(place / "disk.img", base)
+    with l4.Pc(place, port=world.port, drive=logged(place)) as pc:
         pc.up()
         pc.expect("state=staging", 120, never=_FATAL)
         world.station.ended(deployment, state, 300.0)
         pc.off()
-    return Recorded(base, _sha256(base), log)
+    return Recorded(base, _sha256(base), place / "writes.log")
+
+
+def keep(source: Path, into: Path) -> None:
+    """A copy, holes left as they are."""
+    words = ("cp", "--sparse=always", "--reflink=auto")
+    subprocess.run([*words, source, into], check=True)
+
+
+def logged(place: Path) -> list[str]:
+    """The disk of ``place`` as words for QEMU, each write logged in ``writes.log``."""
+    log = place / "writes.log"
+    log.touch()
+    return [
+        *("-blockdev", f"driver=file,filename={place / 'disk.img'},node-name=f0"),
+        *("-blockdev", f"driver=file,filename={log},node-name=l0"),
+        *("-blockdev", f"driver=blklogwrites,file=f0,log=l0,{_LOG},node-name=d0"),
+    ]
 
 
 @dataclass
