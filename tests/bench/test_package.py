@@ -126,6 +126,23 @@ def test_the_fence_is_as_high_as_it_was(inside: Run) -> None:
     assert granted == ["CapabilityBoundingSet_CAP_LINUX_IMMUTABLE"]
 
 
+def test_the_server_has_a_unit_as_well(root: Path, inside: Run) -> None:
+    """Not part of the package; systemd reads it, and its fence is higher still."""
+    unit = "sealift-server.service"
+    place = root / "etc/systemd/system" / unit
+    place.write_bytes((deb.PACKAGING / "systemd" / unit).read_bytes())
+    program = root / "opt/sealift/bin/sealift"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    done = inside("systemd-analyze", "verify", "--man=no", unit)
+    assert (done.returncode, done.stderr) == (0, "")
+    words = ("systemd-analyze", "security", "--offline=yes", "--no-pager")
+    done = inside(*words, f"--threshold={EXPOSURE}", unit)
+    assert done.returncode == 0, done.stdout
+    place.unlink()
+
+
 def test_the_installed_agent_runs(inside: Run) -> None:
     """It says who it is, and refuses an example for what it is."""
     assert inside("sealift-agent", "--version").stdout == "sealift-agent 0.1.0\n"
