@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
 )
 
@@ -23,6 +27,8 @@ from sealift.core.errors import (
     BootError,
     InvalidConfigError,
     InvalidInputError,
+    KeyUnreadableError,
+    MalformedError,
     MissingToolError,
     PassphraseError,
     RefusedError,
@@ -397,6 +403,70 @@ def test_a_missing_tool_names_its_package(bench: Bench) -> None:
     assert "systemd-boot-efi" in str(caught.value.hint)
 
 
+def _pair(
+    place: Path, private: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+) -> SigningKey:
+    """A key of any kind, with a certificate of its own."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "odd")])
+    builder = x509.CertificateBuilder(name, name, private.public_key(), 1, NOW, NOW)
+    certificate = builder.sign(private, hashes.SHA256())
+    (place / "odd.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (place / "odd.key").touch(mode=0o600)
+    (place / "odd.key").write_bytes(pem)
+    return SigningKey(str(place / "odd.key"), place / "odd.crt")
+
+
+def test_b_12_keys_firmware_does_not_take(bench: Bench, tmp_path: Path) -> None:
+    """RSA with 1024 bits, and ECDSA: refused before a tool is asked."""
+    made = (
+        rsa.generate_private_key(65537, 1024),
+        ec.generate_private_key(ec.SECP256R1()),
+    )
+    for private in made:
+        with pytest.raises(RefusedError, match="not of an RSA key of 2048 bits"):
+            bench.uki("odd.efi", _pair(tmp_path, private))
+    assert not (bench.home / "odd.efi").exists()
+
+
+def test_a_private_key_that_others_may_read(bench: Bench, tmp_path: Path) -> None:
+    """Refused, as at the desk; so is what is no key."""
+    key = tmp_path / "db.key"
+    key.write_bytes((bench.home / "keys/db.key").read_bytes())
+    key.chmod(0o644)
+    pair = SigningKey(str(key), bench.key("db").certificate)
+    with pytest.raises(KeyUnreadableError, match="others may open it"):
+        bench.uki("open.efi", pair)
+    key.chmod(0o600)
+    key.write_bytes(b"no key")
+    with pytest.raises(KeyUnreadableError, match="no private key"):
+        bench.uki("open.efi", pair)
+
+
+def test_what_cannot_be_read_is_said(bench: Bench, tmp_path: Path) -> None:
+    """A missing part leaves nothing behind."""
+    none = tmp_path / "none"
+    parts = fit.Fit(none, bench.home / "board.dtb", none, bench.line, LOAD)
+    acts: tuple[Callable[[], object], ...] = (
+        lambda: fit.make(
+            parts, tmp_path / "a", bench.key("fit"), bench.tools, name="fit"
+        ),
+        lambda: image.join(bench.home / "root.verity", none, tmp_path / "b"),
+        lambda: image.join(none, none, tmp_path / "b"),
+        lambda: uki.look(none),
+        lambda: uki.look(bench.home / "kernel"),
+        lambda: fit.read_key(bench.home / "board.dtb", "fit", bench.tools),
+        lambda: uki.make(
+            uki.Uki(none, none, bench.line, "x"), tmp_path / "c", None, bench.tools
+        ),
+    )
+    assert bench.root.data_blocks
+    for act in acts:
+        with pytest.raises(InvalidConfigError):
+            act()
+    assert not list(tmp_path.iterdir())
+
+
 # ── tokens ───────────────────────────────────────────────────────────────────────────
 @pytest.fixture
 def boot_tokens(tmp_path: Path) -> Iterator[Tokens]:
@@ -496,6 +566,18 @@ def test_D33_an_image_for_mcuboot(bench: Bench, tmp_path: Path) -> None:
     out.write_bytes(raw)
     with pytest.raises(RefusedError, match="not of its bytes"):
         looking.look(out, bench.tools)
+
+
+def test_images_for_mcuboot_that_are_none(bench: Bench, tmp_path: Path) -> None:
+    """Cut anywhere: refused, and never more than a refusal."""
+    mcu.make_key(tmp_path / "mcu.key")
+    out = tmp_path / "out"
+    mcu.make(_program(tmp_path), out, str(tmp_path / "mcu.key"), bench.tools)
+    raw = out.read_bytes()
+    assert mcu.read_image(raw).counter == 5
+    for length in (0, 10, 31, 600, *range(len(raw) - 180, len(raw))):
+        with pytest.raises(MalformedError):
+            mcu.read_image(raw[:length])
 
 
 def test_images_for_mcuboot_of_other_kinds_of_keys(
