@@ -25,6 +25,8 @@ from sealift.core.errors import LimitError, MalformedError
 DEPTH_MAX: Final = 32
 NODES_MAX: Final = 20_000
 """Nodes of the largest tree; boards of today have a few thousand."""
+TOKENS_MAX: Final = 1 << 19
+"""Tokens of the largest tree, among them all properties and what says nothing."""
 FIT_NODES_MAX: Final = 512
 STRINGS_MAX: Final = 1 << 18
 NAME_MAX: Final = 256
@@ -111,7 +113,7 @@ class Fdt:
         """
         at, depth, nodes = self._structure, 0, 0
         window = _Window(self._read, self._end)
-        while True:
+        for _ in range(TOKENS_MAX):
             token, start = window.number(at), at
             at += 4
             if token == _BEGIN:
@@ -137,6 +139,7 @@ class Fdt:
                 return
             elif token != _NOP:
                 raise MalformedError("fdt: a token where it cannot stand")
+        raise LimitError("fdt: too many tokens")
 
     def value(self, found: Value, limit: int = TEXT_MAX) -> bytes:
         """The bytes of a value.

@@ -177,6 +177,14 @@ def test_floods(count: int) -> None:
         list(tree(tree_file(made)).events())
 
 
+def test_a_flood_of_nothing() -> None:
+    """Tokens that say nothing cost time as well."""
+    raw = tree_file({"": b""})[:56] + struct.pack(">I", 4) * (fdt.TOKENS_MAX + 1)
+    raw = put(4, len(raw), raw=put(36, len(raw) - 56, raw=put(32, 0, raw=raw)))
+    with pytest.raises(LimitError):
+        list(tree(put(12, 56, raw=raw)).events())
+
+
 def test_a_flood_of_strings() -> None:
     """The names of all properties have a limit before they are read."""
     with pytest.raises(LimitError):
