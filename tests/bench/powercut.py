@@ -42,7 +42,7 @@ class Phase:
 
 PHASES = (
     Phase("install", "idle", "state=staging", "state=staged"),
-    Phase("arm", "idle", "state=staged", "bench: going down"),
+    Phase("arm", "staged", "", "bench: going down"),
     Phase("confirm", "trial", "", "state=reporting"),
 )
 
@@ -89,39 +89,41 @@ class Range:
         self._lasts: dict[str, float] = {}
 
     def stand(self) -> None:
-        """One whole update without a cut: both moments, and the length of each phase."""
+        """One whole update without a cut: the moments, and the length of each phase."""
         place = self._world.factory("target")
         with l4.Pc(place, port=self._world.port) as pc:
             pc.up()
             pc.expect("poll news", 120)
             self._moments["idle"] = l5.hold(pc, self._place / "idle")
         self._world.station.order(self._world.packed[l5.NEXT], "target")
-        pc = self._resume("idle", self._place / "whole")
+        install, arm, confirm = PHASES
+        pc = self._moments["idle"].resume(self._place / "whole", self._world.port)
         try:
-            pc.expect(PHASES[0].begins, 120)
-            for phase in PHASES[:2]:  # the second begins where the first one ends
-                self._time(pc, phase)
+            pc.expect(install.begins, 120)
+            self._time(pc, install)
+            self._hold(pc, "staged")
+            self._time(pc, arm)
             pc.up()
             pc.expect("state=trial", 120)
-            self._moments["trial"] = l5.hold(pc, self._place / "trial")
-            pc.monitor("cont")
-            self._time(pc, PHASES[2])
+            self._hold(pc, "trial")
+            self._time(pc, confirm)
         finally:
             pc.stop()
         for name, seconds in self._lasts.items():
             self._say(f"{name} lasts {seconds:.1f} s")
+
+    def _hold(self, pc: l4.Pc, name: str) -> None:
+        self._moments[name] = l5.hold(pc, self._place / name)
+        pc.monitor("cont")
 
     def _time(self, pc: l4.Pc, phase: Phase) -> None:
         started = time.monotonic()
         pc.expect(phase.ends, 300)
         self._lasts[phase.name] = time.monotonic() - started
 
-    def _resume(self, moment: str, into: Path) -> l4.Pc:
-        return self._moments[moment].resume(into, self._world.port)
-
     def cut(self, phase: Phase, chance: random.Random, into: Path) -> float:
         """Cut once in this phase; ``into`` holds what is left. When after its begin."""
-        pc = self._resume(phase.moment, into)
+        pc = self._moments[phase.moment].resume(into, self._world.port)
         try:
             if phase.begins:
                 pc.expect(phase.begins, 120)
