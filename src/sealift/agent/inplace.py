@@ -28,6 +28,14 @@ class Block(Protocol):
         """At most ``limit`` bytes; ``None`` if it is not there."""
         ...
 
+    def settle(self) -> None:
+        """What is in it is durable when this returns, whoever wrote it.
+
+        A process that was killed between its write and its flush leaves what everybody
+        reads and the next power cut takes back.
+        """
+        ...
+
     def write(self, data: bytes) -> None:
         """Have exactly ``data`` in it; durable, and read back, when this returns."""
         ...
@@ -53,6 +61,20 @@ class BlockFile:
         except OSError as error:
             raise self._refused("read", error) from error
         return self._with(descriptor, "read", lambda: read_all(descriptor, limit))
+
+    def settle(self) -> None:
+        """``fsync``; a file that is not there has nothing to lose.
+
+        Raises:
+            BootError: it is refused.
+        """
+        try:
+            descriptor = self._open(os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._refused("flush", error) from error
+        self._with(descriptor, "flush", lambda: os.fsync(descriptor))
 
     def write(self, data: bytes) -> None:
         """Overwrite from the first byte on; what is longer is cut off afterwards.

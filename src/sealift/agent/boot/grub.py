@@ -261,7 +261,11 @@ class GrubBoot:
         self._replace(self._env, store.lines())
 
     def _replace(self, block: Block, ours: Mapping[str, bytes]) -> None:
-        """Change our lines, keep the others; what is so already is not written."""
+        """Change our lines, keep the others; what is so already is not written.
+
+        It is made durable, before it is believed: who wrote it may have been killed.
+        """
+        block.settle()
         before = block.read(_MOST_BYTES)
         others = unpack(before) or {}
         after = pack({**others, **ours})

@@ -262,7 +262,12 @@ class TryBoot:
         return numbers
 
     def _write(self, home: Slot, trial: Slot) -> None:
-        """One byte or two, in their sector; nothing if they are so already."""
+        """One byte or two, in their sector; nothing if they are so already.
+
+        They are made durable, before they are believed: who wrote them may have been
+        killed.
+        """
+        self._autoboot.settle()
         numbers = self._read()
         raw = numbers.changed(self._partitions[home], self._partitions[trial])
         if raw != numbers.raw:

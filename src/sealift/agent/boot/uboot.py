@@ -25,6 +25,7 @@ starts its compiled-in slot, and an integrator provisions the environment again.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -65,6 +66,10 @@ _COUNT = re.compile(r"[0-9]{1,9}")
 _RESETS = re.compile(r"(?:^|[;\s])reset[;\s]*\Z")
 _NOTHING_VALID = 243  # what libubootenv ends with when no copy is valid
 _PROPERTY_BYTES = 256
+_CONFIG_BYTES = 64 * 1024
+_PLACE = re.compile(
+    r"([^#\s]\S*)\s+(?:0x)?[0-9a-fA-F]+\s|[\s-]*path\s*:\s*[\"']?([^\s\"']+)"
+)
 _AGAIN: Final = (
     "provision the environment again, for the slot that runs: docs/integrating.md"
 )
@@ -78,6 +83,17 @@ class Environment(Protocol):
 
         Raises:
             BootError: no copy is valid, or the store cannot be read.
+        """
+        ...
+
+    def settle(self) -> None:
+        """What was written is durable when this returns, whoever wrote it.
+
+        A process that was killed between its write and its flush leaves a copy that
+        everybody reads and the next power cut takes back.
+
+        Raises:
+            BootError: the medium cannot promise it.
         """
         ...
 
@@ -252,7 +268,12 @@ class UbootBoot:
         return found if told is None else {**found, "bootlimit": str(told)}
 
     def _write(self, wanted: Mapping[str, str]) -> None:
-        """Write what differs, if anything does, and see that it is there."""
+        """Write what differs, if anything does, and see that it is there.
+
+        What is found is made durable before it is believed, and before the other copy
+        is touched: else a cut could tear both.
+        """
+        self._environment.settle()
         before = self._environment.read()
         if _holds(before, wanted):
             return
@@ -395,6 +416,21 @@ class UbootTools:
             )
         return dict(zip(names, found.groups(), strict=True))
 
+    def settle(self) -> None:
+        """``fsync`` each place that the configuration names.
+
+        Raises:
+            BootError: it names none, or one cannot be flushed.
+        """
+        places = _places(self._tools.config)
+        if not places:
+            raise BootError(
+                f"{self._tools.config} names no place of the environment",
+                hint="one line per copy: file or device, offset, size",
+            )
+        for place in places:
+            _flush(place)
+
     def write(self, changes: Mapping[str, str]) -> None:
         """All of them by one call, from a file that lies in memory.
 
@@ -438,6 +474,36 @@ class UbootTools:
             f"{program} ended with status {ended.status}",
             hint=f"see {self._tools.config}, and run it by hand",
         )
+
+
+def _places(config: str) -> list[str]:
+    """Where ``fw_env.config`` says: the first words of its lines, or YAML's paths."""
+    try:
+        with open(config, encoding="utf-8", errors="replace") as file:
+            lines = file.read(_CONFIG_BYTES).splitlines()
+    except OSError as error:
+        raise BootError(f"{config}: {error.strerror}") from error
+    found = [match[1] or match[2] for line in lines if (match := _PLACE.match(line))]
+    return list(dict.fromkeys(found))
+
+
+def _flush(place: str) -> None:
+    """Make what was written there durable; a volume of UBI or an MTD by name is so.
+
+    Raises:
+        BootError: it is not there, or refuses.
+    """
+    if not place.startswith("/") or ":" in place:
+        return
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # raw flash has no cache, and no fsync either
+            raise BootError(f"{place}: {error.strerror}") from error
 
 
 def chosen(proc: str = "/proc") -> Chosen:

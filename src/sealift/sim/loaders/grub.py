@@ -36,6 +36,17 @@ class FlashBlock:
         """What is in it."""
         return self._flash.read(self._region, 0, limit)
 
+    def settle(self) -> None:
+        """Flush it.
+
+        Raises:
+            BootError: the medium refuses.
+        """
+        try:
+            self._flash.flush(self._region)
+        except StateError as error:
+            raise BootError(error.message) from error
+
     def write(self, data: bytes) -> None:
         """Sector by sector, then flush.
 

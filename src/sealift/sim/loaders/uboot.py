@@ -86,6 +86,11 @@ class Copies:
         found = self._newest()
         return None if found is None else found[2]
 
+    def settle(self) -> None:
+        """Flush both."""
+        for at in (0, 1):
+            self._cells.flush(at)
+
     def write(self, variables: Mapping[str, str]) -> None:
         """Replace the older copy, and flush it.
 
@@ -121,6 +126,17 @@ class FlashEnvironment:
         """
         found = self._held()
         return {name: found.get(name, "") for name in (*WRITTEN, *LOOKED_AT)}
+
+    def settle(self) -> None:
+        """What a killed process left in the cache is durable from now on.
+
+        Raises:
+            BootError: the medium refuses.
+        """
+        try:
+            self._copies.settle()
+        except StateError as error:
+            raise BootError(f"the environment: {error.message}") from error
 
     def write(self, changes: Mapping[str, str]) -> None:
         """Merge and write, in one step.

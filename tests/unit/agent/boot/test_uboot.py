@@ -56,11 +56,16 @@ class Told:
     def __init__(self, **changes: str) -> None:
         self.found = {**FACTORY, **changes}
         self.writes: list[Mapping[str, str]] = []
+        self.settled = False
 
     def read(self) -> Mapping[str, str]:
         return {name: self.found.get(name, "") for name in (*WRITTEN, *LOOKED_AT)}
 
+    def settle(self) -> None:
+        self.settled = True
+
     def write(self, changes: Mapping[str, str]) -> None:
+        assert self.settled, "what was found was not made durable first"
         self.writes.append(changes)
         self.found |= changes
 
@@ -422,6 +427,43 @@ def test_a_configuration_that_is_missing(tmp_path: Path) -> None:
     where = Tools(toolbox.program("fw_printenv"), "/none", str(tmp_path / "no"), 20.0)
     with pytest.raises(BootError):
         UbootTools(where, SystemClock(), toolbox.environment()).read()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# copies\n{0} 0 0x2000\n{1} 0x0 0x2000 0x1000 2\n",
+        "/dev/ubi0:env 0 0x2000\nmtd:u-boot-env 0 0x2000\n",
+        'uboot:\n  devices:\n    - path: {0}\n      offset: 0\n    - path : "{1}"\n',
+    ],
+)
+def test_what_was_found_is_made_durable_wherever_it_lies(
+    world: UbootOnDisk, text: str
+) -> None:
+    """Files, volumes of UBI, which are so by themselves, and libubootenv's YAML."""
+    world.config.write_text(text.format(*world.copies))
+    world.tools().settle()
+    if "{0}" in text:
+        world.copies[1].unlink()
+        with pytest.raises(BootError, match="No such file"):
+            world.tools().settle()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "\xff\n", "uboot:\n  size: 1\n"])
+def test_a_configuration_without_a_place(world: UbootOnDisk, text: str) -> None:
+    """device.boot: nothing is written that could not be made durable."""
+    world.config.write_text(text)
+    with pytest.raises(BootError, match="names no place"):
+        world.tools().settle()
+    world.config.unlink()
+    with pytest.raises(BootError, match="No such file"):
+        world.tools().settle()
+
+
+def test_a_place_without_a_cache_needs_no_flush(world: UbootOnDisk) -> None:
+    """Raw flash says EINVAL to fsync; so does /dev/null here."""
+    world.config.write_text("/dev/null 0x0 0x2000\n")
+    world.tools().settle()
 
 
 def test_a_store_that_cannot_be_written(world: UbootOnDisk) -> None:
