@@ -17,8 +17,10 @@ and answers in lines on standard output, nothing more and nothing less::
                            remark=TEXT
 
 Status 0 says that it is done, and durable; any other that it is not, and that what
-booted before still boots. Its guarantees are those it keeps: what is checked here is
-the form of its answers, and that a slot in use is not asked to be written.
+booted before still boots. It is told again what it seems to have done: who did it may
+have been killed before it was durable. Its guarantees are those it keeps: what is
+checked here is the form of its answers, and that a slot in use is not asked to be
+written.
 """
 
 from __future__ import annotations
@@ -93,11 +95,9 @@ class ScriptBoot:
         Raises:
             BootError: it runs, or it is the confirmed one, or the program refused.
         """
-        confirmed, state = self._state()
-        if slot in {self.current(), confirmed}:
+        if slot in {self.current(), self._state()[0]}:
             raise BootError(f"slot {slot} is in use and cannot be written")
-        if state.slots[slot] != "writing":
-            self._tell("mark-writing", slot.value)
+        self._tell("mark-writing", slot.value)
 
     def set_next(self, slot: Slot, tries: int) -> None:
         """Put ``slot`` on trial, or disarm when it is the confirmed one.
@@ -107,8 +107,7 @@ class ScriptBoot:
         """
         confirmed, state = self._state()
         if slot is confirmed:
-            if self.next() is not slot or _on_trial(state, slot.other):
-                self._tell("set-next", slot.value, "1")
+            self._tell("set-next", slot.value, "1")
             return
         if state.missing:
             raise BootError(
@@ -116,8 +115,7 @@ class ScriptBoot:
                 hint=_HINT,
             )
         tries = min(max(tries, 1), MOST_TRIES) if state.counts_attempts else 1
-        if state.slots[slot] != f"trial({tries})":
-            self._tell("set-next", slot.value, str(tries))
+        self._tell("set-next", slot.value, str(tries))
 
     def mark_good(self) -> None:
         """The running slot becomes the confirmed one. Told again, it finishes the rest.
@@ -162,10 +160,6 @@ class ScriptBoot:
         answer = self._program.ask(*words)
         if answer:
             raise _wrong_form(words[0], answer)
-
-
-def _on_trial(state: BootState, slot: Slot) -> bool:
-    return state.slots[slot].startswith("trial(")
 
 
 def _texts(lines: Sequence[str], prefix: str) -> tuple[str, ...]:

@@ -56,14 +56,20 @@ def test_the_verbs_are_as_documented() -> None:
     assert boot(program).boot_id() == "boot-1"
 
 
-def test_going_home_is_asked_only_if_something_is_armed() -> None:
-    """A verb that would change nothing is not asked."""
-    idle, armed = Says(), Says(next="b\n")
-    used = Says(state=STATE.replace("b=empty", "b=trial(0)"))
-    for program in (idle, armed, used):
-        boot(program).set_next(Slot.A, 3)
-    assert not idle.told
-    assert armed.told == used.told == [("set-next", "a", "1")]
+def test_what_seems_to_be_done_is_told_again() -> None:
+    """Whoever did it may have been killed before it was durable."""
+    writing = Says(state=STATE.replace("b=empty", "b=writing"))
+    armed = Says(state=STATE.replace("b=empty", "b=trial(3)"), next="b\n")
+    home = Says()
+    boot(writing).mark_writing(Slot.B)
+    boot(armed).set_next(Slot.B, 3)
+    boot(home).set_next(Slot.A, 3)
+    told = [*writing.told, *armed.told, *home.told]
+    assert told == [
+        ("mark-writing", "b"),
+        ("set-next", "b", "3"),
+        ("set-next", "a", "1"),
+    ]
 
 
 def test_a_loader_that_cannot_count_gives_one_start() -> None:
