@@ -23,8 +23,6 @@ from tests.bench.uboot_board import Board
 
 DEVICE = "dev-0001"
 HOME, NEXT, SICK = "1.0.0", "1.1.0", "1.2.0"
-SLOTS = ("/dev/vda2", "/dev/vda3")
-BOOT = {"kind": '"uboot"', "restart": '["/sbin/reboot"]', "verified": "true"}
 SECONDS = 240.0
 STATUS = "python3 -I -m sealift.agent {} --config /data/agent/agent.toml --json"
 
@@ -49,7 +47,7 @@ def armed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Armed]:
         station.set_up()
         home = station.release(uboot_release.release(HOME).image, HOME)
         new = station.release(uboot_release.release(NEXT).image, NEXT)
-        device = station.device(DEVICE, SLOTS, BOOT, home)
+        device = station.device(DEVICE, uboot_board.SLOTS, uboot_board.BOOT, home)
         machine = place / "machine"
         uboot_board.factory(machine, uboot_release.release(HOME), device)
         deployment = station.order(new, DEVICE)

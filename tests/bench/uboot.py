@@ -26,9 +26,9 @@ ENV_BYTES = 0x4000
 FIT_OFFSET = 0x10000 * 512
 FIT_BYTES_MAX = 0x10000 * 512
 
+FACTORY = uboot_build.BOARD / "factory.env"
 PREBUILT = "usr/lib/u-boot/qemu_arm64/u-boot.bin"
 _NEEDED = (b"Bootlimit (%lu) exceeded", b"upgrade_available", b"uboot-redund.env")
-_SEEDS = ("rng-seed", "kaslr-seed")
 _MACHINE = ("-cpu", "cortex-a53", "-m", str(MEMORY_MIB), "-smp", "1")
 
 
@@ -85,43 +85,36 @@ SHELL = ("-device", "virtio-serial-device", "-device", "virtconsole,chardev=shel
 
 def base_tree(into: Path) -> Path:
     """The device tree of the machine as QEMU makes it, without what is drawn anew."""
-    words = ("-M", f"virt,dumpdtb={into}", "-display", "none", "-net", "none")
+    dump = into.with_suffix(".dump")
+    words = ("-M", f"virt,dtb-randomness=off,dumpdtb={dump}", "-display", "none")
     subprocess.run(
         [*machine_words(), *words],
         check=True,
         capture_output=True,
         env=toolbox.environment(),
     )
-    for node in ("/chosen", "/"):
-        for seed in _SEEDS:
-            subprocess.run(
-                [toolbox.program("fdtput"), "-d", str(into), node, seed],
-                check=False,
-                capture_output=True,
-                env=toolbox.environment(),
-            )
+    disk.run("dtc", "-q", "-I", "dtb", "-O", "dtb", "-o", into, dump)
+    dump.unlink()
     return into
 
 
 # ── the environment ──────────────────────────────────────────────────────────────────
 def compiled_in() -> dict[str, str]:
     """The environment that stands in U-Boot itself."""
-    text = uboot_build.ENVIRONMENT.read_text("utf-8")
-    text = re.sub(r"(?m)^#.*\n", "", text).replace("\\\n", "")
-    pairs = (line.partition("=") for line in text.splitlines() if line)
-    return {name: value for name, _, value in pairs}
+    return _variables(uboot_build.ENVIRONMENT.read_text("utf-8"))
 
 
 def factory(slot: str = "a") -> dict[str, str]:
     """What provisioning writes: what is compiled in, and one confirmed slot."""
-    step = {"slot": slot, "good": slot, "bootcount": "0", "upgrade_available": "0"}
-    return {
-        **compiled_in(),
-        **step,
-        "a_state": "",
-        "b_state": "",
-        f"{slot}_state": "good",
-    }
+    stored = _variables(FACTORY.read_text("utf-8"))
+    step = {"slot": slot, "good": slot, "a_state": "", f"{slot}_state": "good"}
+    return {**compiled_in(), **stored, **step}
+
+
+def _variables(text: str) -> dict[str, str]:
+    lines = re.sub(r"(?m)^#.*\n", "", text).replace("\\\n", "").splitlines()
+    pairs = (line.partition("=") for line in lines if line)
+    return {name: value for name, _, value in pairs}
 
 
 def encoded(values: Mapping[str, str], counter: int) -> bytes:

@@ -10,6 +10,9 @@ from tests.bench import disk, qemu, uboot, uboot_release
 from tests.bench.uboot_release import Release
 
 UP_SECONDS = 120.0
+SLOTS = ("/dev/vda2", "/dev/vda3")
+BOOT = {"kind": '"uboot"', "restart": '["/sbin/reboot"]', "verified": "true"}
+"""Table ``[boot]`` of its agent."""
 STARTS = r"sealift: slot ([ab]), trial ([01])"
 """What our U-Boot says before it looks at a slot."""
 

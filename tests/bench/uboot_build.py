@@ -78,17 +78,26 @@ def _build(into: Path) -> None:
         out.mkdir()
         version = _unpack(Path(desk), tree)
         (tree / ENVIRONMENT.name).write_bytes(ENVIRONMENT.read_bytes())
-        make = ("make", "--silent", f"O={out}", f"CROSS_COMPILE={CROSS}")
-        _run((*make, DEFCONFIG), tree)
+        before, after = steps(str(out), str(CONFIG))
+        for step in before:
+            _run(step, tree)
         config = out / ".config"
-        merge = ("scripts/kconfig/merge_config.sh", "-m", "-O", str(out))
-        _run((*merge, str(config), str(CONFIG)), tree)
-        _run((*make, "olddefconfig"), tree)
         require(config.read_text("utf-8"))
-        _run((*make, f"-j{(os.cpu_count() or 1) + 1}", "u-boot.bin"), tree)
+        _run((*after, f"-j{(os.cpu_count() or 1) + 1}"), tree)
         (into / "u-boot.bin").write_bytes((out / "u-boot.bin").read_bytes())
         (into / "config").write_bytes(config.read_bytes())
         (into / "version").write_text(version + "\n", "utf-8")
+
+
+Command = tuple[str, ...]
+
+
+def steps(out: str, config: str) -> tuple[tuple[Command, ...], Command]:
+    """What configures U-Boot, and what builds it, in its patched tree."""
+    make = ("make", "--silent", f"O={out}", f"CROSS_COMPILE={CROSS}")
+    merge = ("scripts/kconfig/merge_config.sh", "-m", "-O", out, f"{out}/.config")
+    before = ((*make, DEFCONFIG), (*merge, config), (*make, "olddefconfig"))
+    return before, (*make, "u-boot.bin")
 
 
 def _unpack(desk: Path, tree: Path) -> str:

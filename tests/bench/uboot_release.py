@@ -37,7 +37,7 @@ KEY = "fit"
 KEYS = (KEY, "foreign")
 """What U-Boot believes, and what it does not."""
 MADE = datetime(2026, 11, 1, tzinfo=UTC)
-_BUILDER = 1
+_BUILDER = 2
 _INITTAB = """\
 # busybox init of the bench's arm64 device: its shell is on the virtio console.
 ::sysinit:/usr/libexec/start
@@ -101,7 +101,7 @@ def root() -> Path:
 
 @functools.cache
 def parts() -> Path:
-    """A directory with ``kernel``, ``initrd`` and ``base.dtb``."""
+    """``kernel``, ``initrd``, ``base.dtb``, and ``modules`` in their order."""
     debs = rootfs.packages(ARCHITECTURE, KERNEL)
     busybox = (root() / "bin/busybox").resolve()
 
@@ -118,6 +118,9 @@ def parts() -> Path:
             into / "verity-root", [uboot_build.compiler()]
         )
         initramfs.pack(into / "initrd", busybox, verity_root, drivers)
+        (into / "modules").mkdir()
+        for number, driver in enumerate(drivers, 100):
+            shutil.copyfile(driver, into / f"modules/{number}-{driver.name}")
         uboot.base_tree(into / "base.dtb")
         shutil.rmtree(tree)
 
