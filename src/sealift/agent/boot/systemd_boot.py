@@ -223,7 +223,7 @@ class SystemdBoot:
             BootError: ``slot`` is in use, or the partition refused.
         """
         bootable = _uki(image)
-        with self._esp.using(write=True):
+        with self._settled():
             home = self._home(self._entries())
             if slot in {self._current(), home}:
                 raise BootError(f"slot {slot} is in use; its boot file is not replaced")
@@ -412,7 +412,6 @@ class SystemdBoot:
             return False
         name = self._place_of(slot)
         self._esp.flush(name)
-        self._esp.sync()
         return digest_of(self._esp, name) == bootable.sha256
 
     def _check_file(self, name: str, size: int, bootable: Bootable) -> None:
@@ -512,7 +511,21 @@ class SystemdBoot:
     # ── partition and firmware ───────────────────────────────────────────────────────
     @contextlib.contextmanager
     def _using(self, *, write: bool) -> Iterator[None]:
-        with _as_boot_error(), self._esp.using(write=write):
+        with _as_boot_error():
+            if not write:
+                with self._esp.using(write=False):
+                    yield
+                return
+            with self._settled():
+                yield
+
+    @contextlib.contextmanager
+    def _settled(self) -> Iterator[None]:
+        """What is found is durable before it is believed: who wrote it may have been
+        killed before it was.
+        """
+        with self._esp.using(write=True):
+            self._esp.sync()
             yield
 
     def _entries(self) -> list[Entry]:
@@ -522,7 +535,10 @@ class SystemdBoot:
         """The entry of a slot; the confirmed one, if a cut left two."""
         mine = [it for it in found if it.slot is slot]
         if not mine:
-            raise BootError(f"slot {slot} has no entry in {LINUX}")
+            raise BootError(
+                f"slot {slot} has no entry in {LINUX}",
+                hint="put its boot file there again: docs/boards/uefi-x86.md",
+            )
         return min(mine, key=lambda it: (not it.confirmed, it.name))
 
     def _has(self, name: str) -> bool:

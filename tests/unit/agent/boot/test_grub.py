@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sealift.agent.boot.grub import (
     BLOCK_BYTES,
     SIGNATURE,
+    GrubBoot,
     Store,
     countable,
     pack,
@@ -70,6 +71,27 @@ def test_grub_editenv_reads_what_we_wrote(board: GrubOnDisk) -> None:
     assert board.boot().state().slots[Slot.B] == "trial(1)"
     board.boot().set_next(Slot.B, 3)
     assert "saved_entry=a \\ b" in editenv("list"), "what is another's stays"
+
+
+def test_a_board_is_provisioned_with_grub_editenv(tmp_path: Path) -> None:
+    """Two calls per block: then ``state`` has nothing to remark."""
+    for name in ("grubenv", "grubenv.home"):
+        values = ["good=a", "trial=-", "tries=0"] if name == "grubenv" else ["good=a"]
+        for words in (["create"], ["set", *values]):
+            subprocess.run(
+                [toolbox.program("grub-editenv"), str(tmp_path / name), *words],
+                check=True,
+                env=toolbox.environment(),
+            )
+    env, home = (
+        BlockFile(str(tmp_path / it), "") for it in ("grubenv", "grubenv.home")
+    )
+    boot = GrubBoot(env, home, lambda: Slot.A, lambda: "1")
+    state = boot.state()
+    assert state.slots == {Slot.A: "good", Slot.B: "empty"}
+    assert not state.remarks
+    boot.mark_writing(Slot.B)
+    assert boot.state().slots[Slot.B] == "writing"
 
 
 def test_device_D26_in_place_and_never_truncated(board: GrubOnDisk) -> None:

@@ -23,7 +23,17 @@ from sealift.agent.install.ab import AbInstaller
 from sealift.agent.placing import PIECE_BYTES
 from sealift.core.errors import BootError, SlotError, SpaceError
 from sealift.core.types import Artifact, BootKind, Slot
-from sealift.sim.flash import BEFORE, INSIDE, Door, Flash, FlashSlot, PowerCut
+from sealift.sim.flash import (
+    BEFORE,
+    INSIDE,
+    KILLED,
+    Door,
+    Flash,
+    FlashSlot,
+    Killed,
+    PowerCut,
+    Weather,
+)
 from sealift.sim.loaders.systemd_boot import NamesWorld, SystemdBootWorld
 from sealift.sim.loaders.uki import bootable_image, pe_file
 from tests.unit.agent.boot.uefi_board import UefiOnDisk
@@ -505,6 +515,42 @@ def test_device_D10_no_entry_of_a_slot_that_is_written() -> None:
         assert whole or untouched or Slot.B not in names, point
         assert [world.start() for _ in range(4)][-1] is Slot.A
     raise AssertionError("never came to an end")
+
+
+@pytest.mark.parametrize("kind", [SystemdBootWorld, NamesWorld])
+def test_device_D10_a_killed_agent_is_not_believed(
+    kind: type[SystemdBootWorld],
+) -> None:
+    """Killed after a step, done again, then the power goes: what was said is durable."""
+    for verb in ("mark_writing", "mark_good"):
+        for step in range(1, 40):
+            world = kind(Flash(Door(), Weather.LOST))
+            world.start()
+            world.boot().mark_writing(Slot.B)
+            world.install(Slot.B)
+            world.boot().set_next(Slot.B, 1)
+            if verb == "mark_good":
+                assert world.start() is Slot.B
+            world.flash.sync()
+
+            def act(world: SystemdBootWorld = world, verb: str = verb) -> None:
+                if verb == "mark_good":
+                    world.boot().mark_good()
+                else:
+                    world.boot().mark_writing(Slot.B)
+
+            world.flash.door.cuts = frozenset([world.flash.door.steps + step + KILLED])
+            try:
+                act()
+            except Killed:
+                world.flash.door.cuts = frozenset()
+                act()
+            world.power_lost()
+            names = [it.slot for it in entries(world.partition().files("EFI/Linux"))]
+            if verb == "mark_writing":
+                assert Slot.B not in names, step
+            else:
+                assert [world.start() for _ in range(5)] == [Slot.B] * 5, step
 
 
 def install(world: SystemdBootWorld, content: bytes, image: Artifact) -> None:
