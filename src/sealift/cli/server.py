@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sealift.cli import remote
-from sealift.cli.output import Json, facts, group, note, print_json, show
+from sealift.cli.output import (
+    Json,
+    PassphraseFile,
+    facts,
+    group,
+    note,
+    print_json,
+    progress,
+    read_secret,
+    show,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -231,6 +241,115 @@ def status(directory: Directory, as_json: Json = False) -> None:
         as_json=as_json,
         text=lambda: facts({n.replace("_", " "): v for n, v in found.items()}),
     )
+
+
+@app.command("backup")
+def back_up(
+    directory: Directory,
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="A new directory, or one with an earlier backup."),
+    ],
+    without_keys: Annotated[
+        bool,
+        typer.Option("--without-keys", help="Leave the keys out: they lie elsewhere."),
+    ] = False,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Keep all of a server in a directory elsewhere; it may run meanwhile.
+
+    Private keys are encrypted with a passphrase. Into a directory with an earlier
+    backup only new containers are copied.
+    """
+    from importlib.metadata import version
+
+    from sealift.server.app import SystemChance, SystemClock
+    from sealift.server.backup import backup
+
+    secret = None
+    if not without_keys:
+        asked = "passphrase for the keys in the backup"
+        secret = read_secret(asked, passphrase_file, twice=True)
+    with progress(as_json=as_json) as report:
+        found = backup(
+            directory,
+            out,
+            SystemClock(),
+            SystemChance(),
+            version=version("sealift"),
+            passphrase=secret,
+            progress=report,
+        )
+    made = {
+        "backup": str(out),
+        "made_at": found.made_at,
+        "files": len(found.files),
+        "audit_leaves": found.leaves,
+        "keys": found.keys,
+    }
+
+    def text() -> None:
+        facts({name.replace("_", " "): value for name, value in made.items()})
+        note(f"try it: sealift server restore {out} --drill")
+
+    show(made, as_json=as_json, text=text)
+
+
+@app.command("restore")
+def bring_back(
+    source: Annotated[Path, typer.Argument(help="The backup's directory.")],
+    directory: Annotated[
+        Path | None, typer.Argument(help="The server's new directory.")
+    ] = None,
+    is_drill: Annotated[
+        bool,
+        typer.Option("--drill", help="Restore, look at all of it, throw it away."),
+    ] = False,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make a server's directory out of a backup, or try whether it could be made."""
+    import time
+
+    from sealift.core.errors import InvalidConfigError
+    from sealift.server.app import SystemChance, SystemClock
+    from sealift.server.backup import drill, restore
+
+    if is_drill == (directory is not None):
+        raise InvalidConfigError(
+            "restore to where?", hint="name the new directory, or give --drill"
+        )
+    secret = read_secret("passphrase of the keys in the backup", passphrase_file)
+    began = time.monotonic()
+    clock, chance = SystemClock(), SystemChance()
+    with progress(as_json=as_json, unit="files") as report:
+        if directory is None:
+            found = drill(source, clock, chance, passphrase=secret, progress=report)
+        else:
+            found = restore(
+                source, directory, clock, chance, passphrase=secret, progress=report
+            )
+    made = {
+        "backup": str(source),
+        "made_at": found.backup.made_at,
+        "containers": found.containers,
+        "audit_leaves": found.leaves,
+        "seconds": round(time.monotonic() - began, 1),
+        "directory": None if directory is None else str(directory),
+        "operator_token": None if directory is None else found.operator_token,
+    }
+
+    def text() -> None:
+        facts({name.replace("_", " "): value for name, value in made.items() if value})
+        if directory is not None:
+            note("the token is new, and shown this once; older ones are forgotten")
+            note(
+                "what was done since the backup is not in it: revoke again the devices "
+                "and tokens that were revoked, and publish again what is missing"
+            )
+
+    show(made, as_json=as_json, text=text)
 
 
 @token_app.command("rotate")

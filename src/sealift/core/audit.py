@@ -70,6 +70,8 @@ class Kind(StrEnum):
     DEPLOYMENT_STARTED = "deployment.started"
     DEPLOYMENT_ABORTED = "deployment.aborted"
     INSTALLATION_STATE = "installation.state"
+    SERVER_BACKED_UP = "server.backed_up"
+    SERVER_RESTORED = "server.restored"
     MANIFEST_ACCEPTED = "manifest.accepted"
     MANIFEST_REFUSED = "manifest.refused"
 

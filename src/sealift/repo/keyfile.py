@@ -105,6 +105,32 @@ def load(
     return private, demo
 
 
+def locked(raw: bytes, passphrase: str, what: str) -> bytes:
+    """A key file in the clear, of any algorithm, under a passphrase; marks stay.
+
+    Raises:
+        KeyUnreadableError: not a private key in the clear.
+    """
+    plain = _opened(raw, None, what).private_bytes(
+        Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
+    )
+    mark, _, _ = raw.partition(b"-----BEGIN ")
+    return mark + _pem("ENCRYPTED PRIVATE KEY", _encrypted(plain, passphrase.encode()))
+
+
+def unlocked(raw: bytes, passphrase: str, what: str) -> bytes:
+    """What :func:`locked` was given.
+
+    Raises:
+        PassphraseError: it does not open.
+    """
+    plain = _opened(raw, passphrase.encode(), what).private_bytes(
+        Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
+    )
+    mark, _, _ = raw.partition(b"-----BEGIN ")
+    return mark + _pem("PRIVATE KEY", plain)
+
+
 def _opened(raw: bytes, passphrase: bytes | None, what: str) -> PrivateKey:
     try:
         with warnings.catch_warnings():
