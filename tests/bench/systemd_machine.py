@@ -61,7 +61,7 @@ class Machine:
         facts = {"root": shlex.quote(str(self.root)), "more": more}
         outer = _OUTER.format(
             work=shlex.quote(str(self._work)),
-            name=f"sealift-{os.getpid()}",
+            name=_group(),
             inner=shlex.quote(_INNER.format(**facts)),
         )
         spaces = ("--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child")
@@ -131,3 +131,27 @@ class Machine:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(30)
         self._process = None
+        for line in Path("/proc/mounts").read_text().splitlines():
+            if line.split()[2] == "cgroup2":
+                self._forget(Path(line.split()[1]) / _group())
+
+    def _forget(self, group: Path) -> None:
+        """Remove the control groups; whoever was in them is still on the way out."""
+        until = time.monotonic() + 10
+        while group.exists() and time.monotonic() < until:
+            _remove_groups(group)
+            time.sleep(0.1)
+
+
+def _group() -> str:
+    return f"sealift-{os.getpid()}"
+
+
+def _remove_groups(top: Path) -> None:
+    """Empty groups, the innermost first; one that is not empty stays."""
+    if top.is_dir():
+        for below in top.iterdir():
+            if below.is_dir():
+                _remove_groups(below)
+        with contextlib.suppress(OSError):
+            top.rmdir()
