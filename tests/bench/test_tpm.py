@@ -285,6 +285,19 @@ def test_missing_tpm_is_said(tpm: Swtpm) -> None:
             TpmCounter(keys.tool(Tpm((str(tpm.command),), way)), COUNTER).value()
 
 
+def test_an_owner_with_a_password_is_said(tpm: Swtpm) -> None:
+    """Keys cannot be made then; those that are there work on, nobody is asked."""
+    making.make(REPORT, "", STORE, COUNTER, reached(tpm))
+    tpm.run("changeauth", "-Q", "-c", "o", "secret")
+    with pytest.raises(KeyUnreadableError) as caught:
+        making.make("", "tpm:0x81010002", "", "", reached(tpm))
+    assert "owner auth" in (caught.value.hint or "")
+    assert keys.report_key(REPORT, reached(tpm)).sign(b"still")
+    assert keys.store_key(STORE, reached(tpm))
+    TpmCounter(tpm.tool, COUNTER).advance(1)
+    assert not tpm.objects()
+
+
 def test_another_kind_of_key_is_no_report_key(tpm: Swtpm) -> None:
     """A sealed object and an RSA key at the handle are both said to be none."""
     making.make("", "", REPORT, "", reached(tpm))
