@@ -3,7 +3,7 @@
 Below ``$XDG_CACHE_HOME/sealift/bench`` (``~/.cache`` without it). Several processes may
 want the same at once: each builds under a name of its own, and the first to be whole
 stays. Nothing in here is needed: remove it and it is built again. What nobody asked for
-in a week is removed when something of its name is built anew.
+in a day is removed when something of its name is built anew.
 """
 
 from __future__ import annotations
@@ -14,14 +14,10 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 _UNUSED_SECONDS = 86_400
-
-_KEPT_SECONDS = 7 * 24 * 3600.0
-_KEY = "[0-9a-f]" * 20
 
 
 def home() -> Path:
@@ -73,7 +69,6 @@ def built(name: str, key: str, build: Callable[[Path], None]) -> Path:
             build(fresh)
             fresh.chmod(0o755)
             fresh.replace(place)
-            _forget(name)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         _forget(place, name)
@@ -86,11 +81,3 @@ def _forget(newest: Path, name: str) -> None:
         age = newest.stat().st_mtime - other.stat().st_mtime
         if len(other.name) == len(newest.name) and age > _UNUSED_SECONDS:
             shutil.rmtree(other, ignore_errors=True)
-
-
-def _forget(name: str) -> None:
-    """Remove what has this name and was not asked for in a while."""
-    oldest = time.time() - _KEPT_SECONDS
-    for place in home().glob(f"{name}-{_KEY}"):
-        if place.stat().st_mtime < oldest:
-            shutil.rmtree(place, ignore_errors=True)
