@@ -75,7 +75,7 @@ def driver(count: int) -> bytes:
         text += (
             f"set sealift_dir=($root)/case/{at}\n"
             "source ($root)/grub/sealift.cfg\n"
-            f'echo "CASE {at} slot=$sealift_slot home=$sealift_home."\n'
+            f'echo "CASE {at} slot=$sealift_slot home=$sealift_home word=$sealift_word|"\n'
         )
     return (text + 'echo "ALL CASES"\nhalt\n').encode()
 
@@ -91,8 +91,8 @@ def test_device_D26_grub_decides_as_the_simulated_loader_does(tmp_path: Path) ->
     with grub.start(disk, tmp_path) as machine:
         machine.expect("ALL CASES", SECONDS)
         machine.wait_off(SECONDS)
-        told = re.findall(r"CASE (\d+) slot=(.*?) home=(.*?)\.", machine.text)
-        said = {int(at): (slot, home) for at, slot, home in told}
+        told = re.findall(r"CASE (\d+) slot=(.*) home=(.*) word=(.*)\|", machine.text)
+        said = {int(at): (slot, home) for at, slot, home, _ in told}
     wrong = []
     for at, (name, (first, second)) in enumerate(cases.items()):
         world = GrubWorld()
@@ -106,6 +106,8 @@ def test_device_D26_grub_decides_as_the_simulated_loader_does(tmp_path: Path) ->
         ):
             wrong.append(f"{name}: GRUB {said.get(at)}, the simulation {slot, home}")
     assert wrong == []
+    for _, slot, home, word in told:
+        assert word == ("sealift.trial" if slot != home else "")
     assert {home for _, home in said.values()} == {"a", "b"}
     assert sum(slot != home for slot, home in said.values()) > 5
 
