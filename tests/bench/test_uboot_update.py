@@ -6,7 +6,9 @@ filled slot b and put it on trial; the machine ended at the restart it asked for
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ class Armed:
 
     station: Station
     place: Path
+    home: Packed
     new: Packed
     deployment: str
 
@@ -61,7 +64,7 @@ def armed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Armed]:
             figure(f"{new.length >> 20} MiB fetched", time.monotonic() - began)
             board.wait_off(SECONDS)
             assert board.environment.values()["b_state"] == "trial"
-        yield Armed(station, machine, new, deployment)
+        yield Armed(station, machine, home, new, deployment)
     shutil.rmtree(place)
 
 
@@ -86,6 +89,7 @@ def test_the_whole_way_of_updates(armed: Armed, place: Path) -> None:
         assert (found["running"], found["next_start"]) == ("b", "b")
         assert found["installed"]["release"] == NEXT
         _reaches_nobody_else(board)
+        _an_older_release_is_refused(armed, board)
 
         sick = uboot_release.release(SICK, "sick").image
         order = station.order(
@@ -102,6 +106,20 @@ def test_the_whole_way_of_updates(armed: Armed, place: Path) -> None:
     found = board.environment.values()
     assert (found["slot"], found["good"], found["upgrade_available"]) == ("b", "b", "0")
     assert (found["a_state"], found["b_state"]) == ("bad", "good")
+
+
+def _an_older_release_is_refused(armed: Armed, board: Board) -> None:
+    """Rightly signed, by all keys, and ordered by a server that lies about the device.
+
+    An honest one refuses the order itself: the device reported what it runs.
+    """
+    with contextlib.closing(
+        sqlite3.connect(armed.station.server.directory / "sealift.db", timeout=30)
+    ) as database:
+        database.execute("UPDATE ecu SET release_counter = 0")
+        database.commit()
+    armed.station.order(armed.home, DEVICE)
+    board.expect("metadata.counter", SECONDS, never="state=staging")
 
 
 def _reaches_nobody_else(board: Board) -> None:
