@@ -207,3 +207,22 @@ def test_d27_systemd_kills_an_agent_that_hangs_in_its_trial(board: Board) -> Non
         "report of the failed trial",
     )
     assert board.here.device.confirmed is Slot.A
+
+
+def test_a_restart_with_words_by_the_agents_own_program(board: Board) -> None:
+    """As on a Raspberry Pi, with the drop-in of the package; no capability for it."""
+    machine = board.machine
+    program = machine.root / "usr/sbin/reboot"
+    if not program.is_symlink():
+        program.symlink_to("../bin/systemctl")  # as the package systemd-sysv has it
+    config = board.here.device.config
+    text = config.read_text()
+    words = '["/usr/sbin/reboot", "0 tryboot"]'
+    config.write_text(text.replace('restart = "exit"', f"restart = {words}"))
+    board.drop_in(AGENT, (deb.PACKAGING / "systemd/tryboot.conf").read_text("utf-8"))
+    board.start()
+    machine.wait(lambda: machine.show(AGENT)["ActiveState"] == "active", "agent")
+    board.here.publish("1.0.0", 1)
+    machine.wait_off()
+    board.start()
+    machine.wait(lambda: board.here.device.confirmed is Slot.B, "confirm")
