@@ -32,7 +32,7 @@ class Tokens:
 
     def add(self, label: str) -> None:
         """One more token, with the usual PIN."""
-        util = toolbox.program("softhsm2-util")
+        util = toolbox.program("softhsm2-util", toolbox.TOKENS)
         init = ("--init-token", "--free", "--label", label, "--pin", PIN)
         subprocess.run(
             [util, *init, "--so-pin", "12345678", "--module", str(self.module)],
@@ -65,7 +65,7 @@ def tokens(directory: Path) -> Iterator[Tokens]:
         f"directories.tokendir = {directory / 'tokens'}\n"
         "objectstore.backend = file\nlog.level = ERROR\n"
     )
-    environ = {**toolbox.environment(), "SOFTHSM2_CONF": str(conf)}
+    environ = {**toolbox.environment(toolbox.TOKENS), "SOFTHSM2_CONF": str(conf)}
     before = os.environ.get("SOFTHSM2_CONF")
     os.environ["SOFTHSM2_CONF"] = str(conf)
     try:
@@ -82,7 +82,7 @@ def tokens(directory: Path) -> Iterator[Tokens]:
 def _module() -> Path:
     for name in _MODULES:
         with contextlib.suppress(FileNotFoundError):
-            return toolbox.file(name)
+            return toolbox.file(name, toolbox.TOKENS)
     raise FileNotFoundError("libsofthsm2.so")
 
 

@@ -76,13 +76,13 @@ def swtpm(state: Path | None = None) -> Iterator[Swtpm]:
     memory.mkdir(exist_ok=True)
     process = subprocess.Popen(
         [
-            *(toolbox.program("swtpm"), "socket", "--tpm2"),
+            *(toolbox.program("swtpm", toolbox.TPM), "socket", "--tpm2"),
             *("--tpmstate", f"dir={memory}"),
             *("--server", f"type=unixio,path={directory}/s"),
             *("--ctrl", f"type=unixio,path={directory}/s.ctrl"),
             *("--flags", "not-need-init,startup-clear"),
         ],
-        env=toolbox.environment(),
+        env=toolbox.environment(toolbox.TPM),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -100,8 +100,8 @@ def swtpm(state: Path | None = None) -> Iterator[Swtpm]:
 def _wrapper(directory: Path) -> Path:
     """``tpm2`` with its libraries, whatever the environment; nobody else may write."""
     path = directory / "tpm2"
-    libraries = shlex.quote(toolbox.environment()["LD_LIBRARY_PATH"])
-    program = shlex.quote(toolbox.program("tpm2"))
+    libraries = shlex.quote(toolbox.environment(toolbox.TPM)["LD_LIBRARY_PATH"])
+    program = shlex.quote(toolbox.program("tpm2", toolbox.TPM))
     path.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {program} "$@"\n')
     path.chmod(0o755)
     return path
