@@ -24,6 +24,8 @@ SECONDS = 120.0
 LIMIT = int(uboot.compiled_in()["bootlimit"])
 RUNS = r"sealift: root sealift-b"
 KERNEL = r"Starting kernel"
+KEYS = "\x03\x03 \r" * 25
+"""What somebody at the console types to get a prompt."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ REFUSED: dict[str, tuple[Callable[[Release, Path], Path], str]] = {
 def test_a_refused_fit_costs_its_attempts_and_home_starts(
     place: Path, kind: str
 ) -> None:
-    """B4, B5, B6: no kernel of it runs, no prompt, no human."""
+    """B4, B5, B6: no kernel of it runs, no prompt, no human; nor does one at the keys."""
     make, why = REFUSED[kind]
     fit = make(uboot_release.release(NEXT), place / "evil.fit")
     disk.write(place / "disk.img", disk.SLOT_B, fit, uboot.FIT_OFFSET)
@@ -72,6 +74,7 @@ def test_a_refused_fit_costs_its_attempts_and_home_starts(
     with Board(place) as board:
         for _ in range(LIMIT):
             assert board.tries() == ("b", True)
+            board.send(KEYS)
             board.expect(why, SECONDS, never=KERNEL)
             board.expect("resetting", SECONDS, never=KERNEL)
         board.expect("sealift: no attempts left", SECONDS, never=KERNEL)
