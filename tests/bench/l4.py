@@ -33,7 +33,7 @@ MODULES = (
 LOADER = "EFI/BOOT/BOOTX64.EFI"
 LINUX = "EFI/Linux"
 LOADER_CONF = Path(__file__).parents[2] / "boards/uefi/loader.conf"
-UP_SECONDS = 120.0
+UP_SECONDS = 240.0
 SLOTS = ("/dev/vda2", "/dev/vda3")
 BOOT = {
     "kind": '"systemd-boot"',

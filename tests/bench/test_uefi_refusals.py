@@ -113,14 +113,14 @@ def test_a_plain_name_of_a_refused_boot_file_is_a_dead_board(
     place: Path, kind: str
 ) -> None:
     disk.Esp(place / "disk.img").put("EFI/Linux/sealift-b.efi", wrong(kind))
+    power_cycles = 2 if kind == WRONG[0] else 1  # a power cycle changes nothing
     with l4.Pc(place) as pc:
-        for _ in range(2):  # a power cycle changes nothing
+        for _ in range(power_cycles):
+            pc.stop()
+            pc.start()
             pc.expect(REFUSED, SECONDS, never="sealift: root")
             pc.expect(REFUSED, SECONDS, never="sealift: root")
             pc.expect(STUCK, SECONDS, never="sealift: root")
-            pc.stop()
-            pc.start()
-        pc.stop()
 
 
 def test_a_boot_loader_without_our_signature_is_not_started(place: Path) -> None:

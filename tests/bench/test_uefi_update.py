@@ -25,8 +25,9 @@ from tests.bench import disk, l4, qemu
 from tests.bench.figures import figure
 from tests.bench.station import Station
 
+pytestmark = pytest.mark.timeout(600, func_only=True)  # besides its fixtures
 DEVICE = "pc-0001"
-SECONDS = 180.0
+SECONDS = 400.0
 VERSIONS = {"1.0.0": "good", "2.0.0": "good", "3.0.0": "bad"}
 HOME, NEXT, SICK = VERSIONS
 AGENT = "python3 -I -m sealift.agent"
@@ -109,35 +110,93 @@ def entries(place: Path) -> list[str]:
 
 
 # ── with the server ──────────────────────────────────────────────────────────────────
-def test_a_device_updates_itself_and_leaves_what_is_sick(
-    world: World, armed: Armed, trial: Path
-) -> None:
-    station = world.station
-    assert "\nerror " not in armed.console
-    assert "factory component=pc-0001-main release=1.0.0" in armed.console
-    with l4.Pc(trial, port=station.port) as pc:
-        assert pc.up() == ("b", NEXT)
+@pytest.fixture(scope="module")
+def confirmed(
+    world: World, armed: Armed, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The armed machine after its trial, which went well; looked at, and powered off."""
+    place = tmp_path_factory.mktemp("confirmed")
+    l4.copy(armed.place, place)
+    with l4.Pc(place, port=world.station.port) as pc:
+        assert pc.up(SECONDS) == ("b", NEXT)
         pc.expect("bench: health reads the whole root", SECONDS)
         pc.expect("verdict=succeeded", SECONDS)
         figure("trial: power on to confirmed", time.monotonic() - pc.started)
-        station.ended(armed.deployment, "succeeded")
+        world.station.ended(armed.deployment, "succeeded", SECONDS)
         _require_confirmed(pc)
         _require_mounts(pc)
         _require_only_the_server(pc)
-        pc.mark()
-        sick = station.order(world.packed[SICK], DEVICE)
+        pc.off(SECONDS)
+    return place
+
+
+def test_a_device_updates_itself(armed: Armed, confirmed: Path) -> None:
+    """All of it: recognised, fetched, checked, placed, armed, tried, confirmed."""
+    assert "\nerror " not in armed.console
+    assert "factory component=pc-0001-main release=1.0.0" in armed.console
+    for state in ("staging", "staged", "arming", "rebooting"):
+        assert f"component=pc-0001-main state={state}" in armed.console
+    assert entries(armed.place) == ["sealift-a.efi", "sealift-b+3.efi"]
+    assert entries(confirmed) == ["sealift-a.efi", "sealift-b.efi"]
+
+
+def test_a_sick_release_goes_by_itself(
+    world: World, confirmed: Path, tmp_path: Path
+) -> None:
+    """It starts, its health check says no, and the machine is back where it was."""
+    l4.copy(confirmed, tmp_path)
+    station = world.station
+    sick = station.order(world.packed[SICK], DEVICE)
+    with l4.Pc(tmp_path, port=station.port) as pc:
+        assert pc.up(SECONDS) == ("b", NEXT)
         assert pc.up(SECONDS) == ("a", SICK)
         began = time.monotonic()
         assert pc.up(SECONDS) == ("b", NEXT)
         figure("unhealthy release up to home up", time.monotonic() - began)
-        station.ended(sick, "rolled_back")
+        station.ended(sick, "rolled_back", SECONDS)
         assert history(pc) == [(NEXT, "succeeded"), (SICK, "rolled_back")]
         found = status(pc)
         assert (found["running"], found["next_start"]) == ("b", "b")
         assert (found["release_floor"], found["state"]) == (2, "idle")
         assert pc.variable("LoaderEntryDefault") == "sealift-b*"
+        pc.off(SECONDS)
+    assert entries(tmp_path) == ["sealift-b.efi"]
+
+
+def test_an_older_release_is_refused_before_a_byte_of_it_is_fetched(
+    world: World, tmp_path: Path
+) -> None:
+    """A server that knows no better orders what is below the floor of the device."""
+    name, station = "pc-0002", world.station
+    tree = station.device(name, l4.SLOTS, l4.BOOT, world.packed[NEXT])
+    l4.factory(tmp_path, l4.release(NEXT), tree)
+    old = station.order(world.packed[HOME], name)
+    with l4.Pc(tmp_path, port=station.port) as pc:
+        assert pc.up() == ("a", NEXT)
+        pc.expect(r"code=metadata\.counter", SECONDS, never="state=staging")
+        figure("older release: refused after", time.monotonic() - pc.started)
+        assert status(pc)["release_floor"] == 2
+        first = pc.run("head -c 4096 /dev/vda3 | tr -d '\\0' | wc -c")
+        assert first == "0", "slot b was written"
+        _require_variables_change(pc)
         pc.off()
-    assert entries(trial) == ["sealift-b.efi"]
+    assert "succeeded" not in station.server.installations(old)
+    assert entries(tmp_path) == ["sealift-a.efi"]
+
+
+def _require_variables_change(pc: l4.Pc) -> None:
+    """Set and deleted again and again on the real efivarfs: the immutable mark comes
+    back with each write, and goes first (D7).
+    """
+    path = f"/sys/firmware/efi/efivars/LoaderEntryDefault-{l4.VENDOR}"
+    for text in ("sealift-b*", "sealift-a*"):
+        pc.set_variable("LoaderEntryDefault", text)
+        assert pc.variable("LoaderEntryDefault") == text
+        assert "i" in pc.run(f"busybox lsattr {path}").split()[0]
+    for _ in range(2):
+        pc.delete_variable("LoaderEntryDefault")
+        assert pc.variable("LoaderEntryDefault") is None
+    pc.set_variable("LoaderEntryDefault", "sealift-a*")
 
 
 def _require_confirmed(pc: l4.Pc) -> None:
@@ -267,20 +326,6 @@ def test_lost_variables_leave_the_names_and_the_trial_goes_on(trial: Path) -> No
         assert pc.up() == ("b", NEXT)
         found = status(pc)
         assert (found["running"], found["next_start"]) == ("b", "b")
-
-
-def test_variables_are_set_again_and_again_on_real_efivarfs(trial: Path) -> None:
-    """The immutable mark comes back with each write (D7); so does deleting."""
-    with l4.Pc(trial) as pc:
-        assert pc.up() == ("b", NEXT)
-        for text in ("sealift-a*", "sealift-b*", "sealift-a*"):
-            pc.set_variable("LoaderEntryDefault", text)
-            assert pc.variable("LoaderEntryDefault") == text
-        path = "/sys/firmware/efi/efivars/LoaderEntryDefault-" + l4.VENDOR
-        assert "i" in pc.run(f"busybox lsattr {path}").split()[0]
-        for _ in range(2):
-            pc.delete_variable("LoaderEntryDefault")
-            assert pc.variable("LoaderEntryDefault") is None
 
 
 def test_a_confirmed_slot_that_rots_panics_at_every_start(
