@@ -21,7 +21,7 @@ from pathlib import Path
 from sealift.sim.processes import Processes
 from tests.bench import datafs, gpt, l4, qemu
 from tests.bench.blocklog import Disk, Log, LogError, states
-from tests.bench.judge import Judge, Signed, Variables, Verdict
+from tests.bench.judge import Entry, Judge, Signed, Variables, Verdict
 from tests.bench.station import Station
 
 JOURNAL = "/agent/state/journal"
@@ -93,11 +93,14 @@ class World:
         )
 
 
-def options(said: Mapping[str, object] | None) -> list[Variables]:
+def options(
+    said: Mapping[str, object] | None, entries: Iterable[Entry] = ()
+) -> list[Variables]:
     """The variables there may be while the journal says this: old or new.
 
     The journal is durable before a verb begins and is written after it returned, so its
-    state bounds what the firmware was told.
+    state bounds what the firmware was told. Home is pinned before the slot's entry is
+    taken away, and so before there is a counted one.
     """
     kind = said["state"] if said else "lost"
     attempt = said.get("attempt") if said else None
@@ -108,7 +111,8 @@ def options(said: Mapping[str, object] | None) -> list[Variables]:
     old, new = f"sealift-{home}*", f"sealift-{slot}*"
     armed = f"sealift-{slot}+3.efi"
     if kind in {"staging", "staged"}:
-        return [Variables(None), Variables(old)]
+        pinned = kind == "staged" or any(entry.left is not None for entry in entries)
+        return [Variables(old)] if pinned else [Variables(None), Variables(old)]
     if kind in {"arming", "rebooting", "reverting"}:
         return [Variables(old), Variables(old, armed)]
     if kind == "trial":
@@ -232,7 +236,7 @@ def judged(judge: Judge) -> list[Verdict]:
     journal says is installed would run, and there must be one.
     """
     said = judge.journal()
-    found = [judge.verdict(it) for it in options(said)]
+    found = [judge.verdict(it) for it in options(said, judge.partition().entries)]
     if said is not None and said["state"] == "idle":
         fine = [verdict for verdict in found if verdict.passed]
         return fine or found[:1]
