@@ -34,6 +34,7 @@ TOOLS = (
     "m4",
     "bc",
     "patch",
+    "xz-utils",
     "libssl-dev",
     "libssl3",
 )
