@@ -17,6 +17,7 @@ from sealift.agent.record import COPIES, Copy, unpack
 from tests.bench import toolbox
 from tests.bench.blocklog import Disk
 
+_PIECE = 64 * 1024
 _SOUND = {0, 1}
 """How e2fsck ends: nothing to do, or the journal was replayed."""
 
@@ -33,15 +34,15 @@ def files(raw: bytes, paths: Iterable[str]) -> dict[str, bytes | None]:
     """
     with tempfile.TemporaryDirectory(prefix="sealift-data-", dir=_memory()) as place:
         image = Path(place) / "data"
-        image.write_bytes(raw)
+        _write_sparse(image, raw)
+        found: dict[str, bytes | None] = {}
+        wanted = {path: Path(place) / f"out{at}" for at, path in enumerate(paths)}
+        dumps = "".join(f"dump {path} {out}\n" for path, out in wanted.items())
+        asked = Path(place) / "script"
+        asked.write_text(dumps)
         done = _run("e2fsck", "-y", "-E", "journal_only", str(image))
         if done.returncode not in _SOUND:
             raise DataError(f"e2fsck ended with {done.returncode}: {done.stdout}")
-        found: dict[str, bytes | None] = {}
-        wanted = {path: Path(place) / f"out{at}" for at, path in enumerate(paths)}
-        script = "".join(f"dump {path} {out}\n" for path, out in wanted.items())
-        asked = Path(place) / "script"
-        asked.write_text(script)
         _run("debugfs", "-f", str(asked), str(image))
         for path, out in wanted.items():
             found[path] = out.read_bytes() if out.exists() else None
@@ -72,6 +73,16 @@ def state(disk: Disk, base: str) -> Mapping[str, object] | None:
     components = json.loads(newest.payload)["components"]
     states = list(components.values())
     return states[0] if states else {"state": "idle"}
+
+
+def _write_sparse(path: Path, raw: bytes) -> None:
+    with path.open("wb") as file:
+        for at in range(0, len(raw), _PIECE):
+            piece = raw[at : at + _PIECE]
+            if any(piece):
+                file.seek(at)
+                file.write(piece)
+        file.truncate(len(raw))
 
 
 def _memory() -> str | None:
