@@ -95,7 +95,7 @@ def test_what_the_judge_passes_really_boots(
     l4.copy(updated.recording.base.parent, tmp_path)
     (tmp_path / "vars.fd").write_bytes(l4.variables().read_bytes())
     updated.samples[kind].replace(tmp_path / "disk.img")
-    assert l5.cold_boot(tmp_path, world.port) in {l5.HOME, l5.NEXT}
+    assert l5.cold_boot(tmp_path) in {l5.HOME, l5.NEXT}
 
 
 def test_D36_the_base_is_the_one_the_log_was_made_on(
@@ -169,7 +169,7 @@ def test_what_the_judge_flags_and_what_it_passes_is_what_boots(tmp_path: Path) -
     assert saved.keys() == {l5.HOME, l5.NEXT}
     for release, state in saved.items():
         state.replace(image)
-        assert l5.cold_boot(place, None) == release
+        assert l5.cold_boot(place) == release
 
 
 def signed(version: str, release: l4.Release) -> Signed:
