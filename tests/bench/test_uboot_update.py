@@ -113,13 +113,26 @@ def _an_older_release_is_refused(armed: Armed, board: Board) -> None:
 
     An honest one refuses the order itself: the device reported what it runs.
     """
-    with contextlib.closing(
-        sqlite3.connect(armed.station.server.directory / "sealift.db", timeout=30)
-    ) as database:
-        database.execute("UPDATE ecu SET release_counter = 0")
-        database.commit()
+    with _database(armed) as database:
+        database.execute(_LIE)
+        database.execute("UPDATE ecu SET release_counter = release_counter")
     armed.station.order(armed.home, DEVICE)
-    board.expect("metadata.counter", SECONDS, never="state=staging")
+    board.expect("code=metadata.counter", SECONDS, never="state=staging")
+    with _database(armed) as database:
+        database.execute("DROP TRIGGER lie")
+
+
+_LIE = """
+    CREATE TRIGGER lie AFTER UPDATE ON ecu WHEN NEW.release_counter > 0
+    BEGIN UPDATE ecu SET release_counter = 0; END
+"""
+
+
+@contextlib.contextmanager
+def _database(armed: Armed) -> Iterator[sqlite3.Connection]:
+    path = armed.station.server.directory / "sealift.db"
+    with contextlib.closing(sqlite3.connect(path, timeout=30)) as database, database:
+        yield database
 
 
 def _reaches_nobody_else(board: Board) -> None:
