@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sealift.agent import child, history, identity, keys, show, wiring
+from sealift.agent import child, history, identity, keys, loaders, show, wiring
 from sealift.agent.clock import SystemClock
 from sealift.agent.cycle import settled
 from sealift.agent.mounted import root_hash
@@ -144,7 +144,7 @@ def status(config: Config, *, as_json: bool) -> int:
     found = facts.collect(
         wiring.journal(config, seal).read,
         wiring.floors(config, seal),
-        wiring.boot(config),
+        loaders.boot(config),
         lambda: _standing(config, directory, seal),
         root_hash,
     )
@@ -240,7 +240,7 @@ def _loader(config: Config, remarks: list[str]) -> tuple[Json | None, BootError 
     """
     if config.components[0].link:
         return None, None
-    boot = wiring.boot(config)
+    boot = loaders.boot(config)
     state = boot.state()
     remarks += state.remarks
     running = None

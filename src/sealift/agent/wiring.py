@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sealift.agent import identity, life, log, runtime
+from sealift.agent import identity, life, loaders, log, runtime
 from sealift.agent.seal import UNKEYED, Seal
 from sealift.agent.surroundings import ENVIRONMENT
 from sealift.agent.transport import HttpsTransport, Limits, TlsFiles
@@ -29,23 +29,17 @@ from sealift.core.types import Slot
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sealift.agent.boot.systemd_boot import SystemdBoot
-    from sealift.agent.boot.tryboot import TryBoot
     from sealift.agent.config import Component as Part
     from sealift.agent.config import Config
     from sealift.agent.gate import Policy
     from sealift.agent.install.ab import AbInstaller
     from sealift.agent.install.mcu import McuInstaller
     from sealift.agent.journal import Floors, Journal
-    from sealift.agent.mounted import Mounted
     from sealift.agent.ports import (
         Answer,
-        BootFiles,
         Clock,
         Counter,
         Fill,
-        Link,
-        Loader,
         Moved,
         Progress,
         SlotDevice,
@@ -63,9 +57,6 @@ earlier (1.4 of ``uptane.md``)."""
 
 AGENT = "sealift-agent 0.1.0"
 """What a report calls this agent; a test compares it with the distribution."""
-
-LINK_PAUSE_SECONDS = 1.0
-"""How long a link to a microcontroller rests before it is tried again."""
 
 RESTART_SECONDS = 60.0
 """How long the program that restarts the machine may take to return."""
@@ -116,136 +107,6 @@ def _record(config: Config, name: str, what: str, seal: Seal) -> Record:
 
     cells = FileCells(config.state, name)
     return Record(cells, limit=JOURNAL_BYTES, what=what, seal=seal)
-
-
-def boot(config: Config) -> Loader:
-    """The boot loader of the component: of this board, or at the end of a link.
-
-    Raises:
-        BootError: the loader's store cannot be used.
-    """
-    if config.components[0].link:
-        from sealift.agent.boot.link import LinkBoot
-        from sealift.agent.clock import SystemClock
-
-        return LinkBoot(_link(config, SystemClock()))
-    return _LOADERS[config.boot.kind](config)
-
-
-def _file_boot(config: Config) -> Loader:
-    from sealift.agent.boot.file import open_boot
-
-    return open_boot(config.boot.store)
-
-
-def _uboot(config: Config) -> Loader:
-    from sealift.agent.boot.uboot import Tools, UbootBoot, UbootTools, chosen
-    from sealift.agent.clock import SystemClock
-
-    wanted, clock = config.boot, SystemClock()
-    tools = Tools(
-        wanted.fw_printenv, wanted.fw_setenv, wanted.uboot_config, wanted.seconds
-    )
-    return UbootBoot(
-        UbootTools(tools, clock),
-        mounted(config).slot,
-        clock.boot_id,
-        chosen=chosen,
-    )
-
-
-def _script(config: Config) -> Loader:
-    from sealift.agent.boot.script import CommandProgram, ScriptBoot
-    from sealift.agent.clock import SystemClock
-
-    clock = SystemClock()
-    program = CommandProgram(config.boot.program, clock, config.boot.seconds)
-    return ScriptBoot(program, clock.boot_id)
-
-
-def _systemd_boot(config: Config) -> SystemdBoot:
-    from sealift.agent.boot.systemd_boot import SystemdBoot
-    from sealift.agent.clock import SystemClock
-    from sealift.agent.efivars import EfiVariables
-    from sealift.agent.esp import Directory, Programs
-
-    wanted, clock = config.boot, SystemClock()
-    programs = Programs(
-        clock,
-        check=wanted.esp_check,
-        mount=wanted.esp_mount,
-        unmount=wanted.esp_unmount,
-    )
-    return SystemdBoot(
-        EfiVariables() if wanted.efi_variables else None,
-        Directory(wanted.esp, programs),
-        mounted(config).slot,
-        clock.boot_id,
-    )
-
-
-def _grub(config: Config) -> Loader:
-    from sealift.agent.boot.grub import GrubBoot
-    from sealift.agent.clock import SystemClock
-    from sealift.agent.inplace import BlockFile
-
-    path, slot = config.boot.grubenv, mounted(config).slot
-    env, home = (
-        BlockFile(name, f"grub-editenv {name} create")
-        for name in (path, f"{path}.home")
-    )
-    return GrubBoot(env, home, slot, SystemClock().boot_id)
-
-
-def _tryboot(config: Config) -> TryBoot:
-    from sealift.agent.boot.tryboot import FileNote, TryBoot, chosen
-    from sealift.agent.clock import SystemClock
-    from sealift.agent.inplace import BlockFile
-
-    wanted = config.boot
-    return TryBoot(
-        BlockFile(wanted.autoboot, "docs/boards/raspberry-pi.md"),
-        FileNote(wanted.tryboot_note),
-        dict(zip(Slot, wanted.partitions, strict=True)),
-        mounted(config).slot,
-        SystemClock().boot_id,
-        booted=lambda: chosen("partition"),
-    )
-
-
-def mounted(config: Config) -> Mounted:
-    """Who finds out which slot runs."""
-    from sealift.agent.mounted import Mounted
-
-    slots = dict(zip(Slot, config.components[0].slots, strict=True))
-    return Mounted(config.boot.root, slots)
-
-
-_LOADERS: dict[str, Callable[[Config], Loader]] = {
-    "file": _file_boot,
-    "uboot": _uboot,
-    "systemd-boot": _systemd_boot,
-    "grub": _grub,
-    "tryboot": _tryboot,
-    "script": _script,
-}
-"""Who makes the boot control of a ``[boot] kind``."""
-
-_FILES: dict[str, Callable[[Config], BootFiles]] = {"systemd-boot": _systemd_boot}
-"""Who places the boot files of a ``[boot] kind`` that wants them outside the slots."""
-
-_WORDS: dict[str, Callable[[Config], tuple[str, ...]]] = {
-    "tryboot": lambda config: _tryboot(config).words()
-}
-"""What the restart program of a ``[boot] kind`` is told besides."""
-
-
-def _link(config: Config, clock: Clock) -> Link:
-    from sealift.agent.link import CommandLink, PatientLink
-
-    part = config.components[0]
-    link = CommandLink(part.link, clock, part.link_seconds)
-    return PatientLink(link, lambda: clock.sleep(LINK_PAUSE_SECONDS))
 
 
 def provision(config: Config) -> Provision:
@@ -382,7 +243,7 @@ def _settle(config: Config) -> None:
     if runtime.is_settled(config) or config.components[0].link:
         return
     try:
-        loader = boot(config)
+        loader = loaders.boot(config)
         if loader.state().slots[loader.current()] == "good":
             runtime.settle(config)
     except SealiftError as error:
@@ -393,20 +254,18 @@ def _here(config: Config) -> tuple[AbInstaller, Callable[[], None]]:
     """The installer of this device itself, and what restarts it."""
     from sealift.agent.install.ab import AbInstaller
 
-    part, loader = config.components[0], boot(config)
-    kind = config.boot.kind
-    files, words = _FILES.get(kind), _WORDS.get(kind)
+    part, loader = config.components[0], loaders.boot(config)
     installer = AbInstaller(
         loader,
         _slots(part),
         loader.boot_id,
         tries=part.tries,
-        files=files(config) if files else None,
+        files=loaders.boot_files(config),
         belongs=_belongs,
     )
 
     def start_anew() -> None:
-        restart((*config.boot.restart, *(words(config) if words else ())))
+        restart((*config.boot.restart, *loaders.restart_words(config)))
 
     return installer, start_anew
 
@@ -435,14 +294,14 @@ def _behind_a_link(
     from sealift.agent.slot import WorkFiles
 
     work = secret(WorkFiles(config.state), {PATCH_FILE}, seal.of("work").derived())
-    link, slots = _link(config, clock), _slots(config.components[0])
+    link, slots = loaders.link(config, clock), _slots(config.components[0])
     loader, copies = LinkBoot(link), Copies(slots)
     most = config.transfer.bytes_max or None
     courier = Courier(
         link,
         copies,
         lambda order, patch: PatchFile(order, patch, way, work, most),
-        lambda: clock.sleep(LINK_PAUSE_SECONDS),
+        lambda: clock.sleep(loaders.LINK_PAUSE_SECONDS),
     )
     installer = McuInstaller(
         AbInstaller(loader, slots, loader.boot_id, tries=1),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sealift.agent import config, settings, wiring
+from sealift.agent import config, loaders, settings, wiring
 from sealift.agent.clock import SystemClock
 from sealift.agent.link import CommandLink, PatientLink, unit_from_json
 from sealift.agent.ports import Armed, Parcel, Progress
@@ -266,7 +266,7 @@ def test_a_component_with_a_link_is_a_microcontroller(
     probe = part.installer.probe()
     assert (probe.running, mcu.image()) == (Slot.B, NEW)
     assert probe.boot_id != armed.boot_id
-    loader = wiring.boot(found)
+    loader = loaders.boot(found)
     assert (loader.current(), loader.next()) == (Slot.B, Slot.A)
     assert loader.state().slots == {Slot.B: "trial(0)", Slot.A: "good"}
     part.installer.confirm(ordered, Slot.B)

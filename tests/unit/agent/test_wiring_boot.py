@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sealift.agent import config, settings, wiring
+from sealift.agent import config, loaders, settings, wiring
 from sealift.agent.boot.grub import GrubBoot, Store, pack
 from sealift.agent.boot.systemd_boot import SystemdBoot
 from sealift.agent.boot.tryboot import TryBoot
@@ -39,7 +39,7 @@ def test_grub_reads_its_two_blocks(tmp_path: Path) -> None:
     states = {Slot.A: "g", Slot.B: "t"}
     (tmp_path / "env").write_bytes(pack(Store(Slot.A, Slot.B, 2, states).lines()))
     (tmp_path / "env.home").write_bytes(pack({"good": b"a"}))
-    boot = wiring.boot(configured(tmp_path, 'kind = "grub"\ngrubenv = "env"'))
+    boot = loaders.boot(configured(tmp_path, 'kind = "grub"\ngrubenv = "env"'))
     assert isinstance(boot, GrubBoot)
     assert boot.next() is Slot.B
     assert boot.boot_id() == SystemClock().boot_id()
@@ -49,7 +49,7 @@ def test_systemd_boot_places_files_and_looks_where_it_is_told(tmp_path: Path) ->
     """``esp``, ``esp_mount``, ``efi_variables``; the installer places boot files."""
     lines = 'kind = "systemd-boot"\nesp = "esp"\nefi_variables = false\n'
     found = configured(tmp_path, lines)
-    boot = wiring.boot(found)
+    boot = loaders.boot(found)
     assert isinstance(boot, SystemdBoot)
     part = wiring.component(found, wiring.Offline(), SystemClock(), Progress())
     assert isinstance(part.installer, AbInstaller)
@@ -63,7 +63,7 @@ def test_systemd_boot_places_files_and_looks_where_it_is_told(tmp_path: Path) ->
     with pytest.raises(InvalidConfigError, match="esp_unmount"):
         configured(tmp_path, lines + mounts)
     mounts += 'esp_unmount = ["/bin/true"]'
-    failing = wiring.boot(configured(tmp_path, lines + mounts))
+    failing = loaders.boot(configured(tmp_path, lines + mounts))
     with pytest.raises(BootError, match="/bin/false"):
         failing.next()
 
@@ -85,7 +85,7 @@ def test_a_trial_by_tryboot_is_started_with_the_argument(tmp_path: Path) -> None
     found = tryboot(tmp_path)
     restart(found)
     assert (tmp_path / "told").read_text() == "1|-f|"
-    boot = wiring.boot(found)
+    boot = loaders.boot(found)
     assert isinstance(boot, TryBoot)
     boot.set_next(Slot.B, 1)
     restart(found)

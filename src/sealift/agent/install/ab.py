@@ -152,9 +152,8 @@ class AbInstaller:
         if self._boot.current() is slot:
             raise SlotError(f"slot {slot} runs now and is never written", slot=slot)
         home = self._confirmed()
-        if (
-            missing := self._boot.state().missing
-        ):  # nothing is fetched for such a loader
+        # Nothing is fetched for a loader that could not do what comes after.
+        if missing := self._boot.state().missing:
             raise BootError(
                 f"the boot loader cannot do its duties: {'; '.join(missing)}",
                 hint="see `sealift-agent config-check`",
