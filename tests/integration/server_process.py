@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
 
@@ -21,7 +22,10 @@ from sealift.client.api import Operator, Profile, Publication, connect
 from sealift.core.types import Container
 from sealift.repo import online
 from sealift.repo.entries import Listed
+from sealift.server.adapters import ca
+from sealift.server.adapters.sqlite import SqliteStore
 from sealift.server.app import SystemClock
+from sealift.server.ports import Certificate
 from tests.unit.server.world import TestDevice, Vendor, artifact, container
 
 PROGRAM = [
@@ -109,6 +113,31 @@ class RunningServer:
             operator.publish_targets(self.vendor.listing(Listed(wanted, sequence)))
             operator.publish_release({wanted.name: Publication(facts)})
         return facts
+
+    def reissue(self, name: str, csr: bytes, days: int) -> str:
+        """A certificate this server's authority gave so many days ago, in its books."""
+        authority = ca.DeviceAuthority(
+            ca.read_certificate((self.directory / "public/device-ca.pem").read_bytes()),
+            ca.read_key((self.directory / "keys/device-ca.pem").read_bytes()),
+        )
+        then = SystemClock().now() - timedelta(days=days)
+        issued = authority.issue(name, csr, then)
+        store = SqliteStore(self.directory / "sealift.db")
+        with store.begin() as session:
+            session.devices.save_certificate(
+                Certificate(
+                    issued.sha256,
+                    name,
+                    issued.serial,
+                    issued.not_before,
+                    issued.not_after,
+                    None,
+                    issued.pem,
+                    issued.key_sha256,
+                )
+            )
+        store.close()
+        return issued.pem
 
     def device(self, directory: Path, name: str) -> Caller:
         """Enrol a device; the way it talks to us."""

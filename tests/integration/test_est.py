@@ -10,8 +10,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -20,9 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from sealift.server.adapters import ca
-from sealift.server.adapters.sqlite import SqliteStore
 from sealift.server.app import SystemClock
-from sealift.server.ports import Certificate
 from tests.integration.server_process import Caller, RunningServer, code_of, made
 from tests.unit.server.world import TestDevice
 from tools.debs import DEBS, fetch
@@ -50,42 +46,13 @@ def server(here: Path) -> Iterator[RunningServer]:
     running.stop()
 
 
-@dataclass
-class Sleeper:
+def asleep(server: RunningServer, here: Path, name: str, days: int) -> Caller:
     """A device whose certificate ended so many days ago, in the server's books too."""
-
-    caller: Caller
-    certificate: x509.Certificate
-
-
-def asleep(server: RunningServer, here: Path, name: str, days: int) -> Sleeper:
-    """Enrolled, and then its certificate is one of long ago."""
     caller = server.device(here, name)
-    keys, public = server.directory / "keys", server.directory / "public"
-    authority = ca.DeviceAuthority(
-        ca.read_certificate((public / "device-ca.pem").read_bytes()),
-        ca.read_key((keys / "device-ca.pem").read_bytes()),
-    )
-    then = SystemClock().now() - timedelta(days=90 + days)
-    issued = authority.issue(name, caller.device.csr, then)
-    store = SqliteStore(server.directory / "sealift.db")
-    with store.begin() as session:
-        session.devices.save_certificate(
-            Certificate(
-                issued.sha256,
-                name,
-                issued.serial,
-                issued.not_before,
-                issued.not_after,
-                None,
-                issued.pem,
-                issued.key_sha256,
-            )
-        )
-    store.close()
+    pem = server.reissue(name, caller.device.csr, 90 + days)
     assert caller.certificate is not None
-    caller.certificate.write_text(issued.pem)
-    return Sleeper(caller, x509.load_pem_x509_certificate(issued.pem.encode()))
+    caller.certificate.write_text(pem)
+    return caller
 
 
 def curl(
@@ -182,7 +149,7 @@ def test_a_device_that_slept_for_a_year_comes_back(
     """Refused by the device listener's handshake, renewed where enrolment is done."""
     sleeper = asleep(server, here, "dev-year", 365)
     wanted = TestDevice("dev-year", {})
-    words = (*credentials(sleeper.caller), *body_of(here, wanted))
+    words = (*credentials(sleeper), *body_of(here, wanted))
     assert curl(server, "/simplereenroll", *words, listener="device")[0] == 0
     status, body = curl(server, "/simplereenroll", *words)
     assert status == 200, body
@@ -195,7 +162,7 @@ def test_E03_a_revoked_one_does_not(server: RunningServer, here: Path) -> None:
     with server.operator() as operator:
         operator.revoke("dev-gone", "stolen")
     wanted = TestDevice("dev-gone", {})
-    words = (*credentials(sleeper.caller), *body_of(here, wanted))
+    words = (*credentials(sleeper), *body_of(here, wanted))
     status, body = curl(server, "/simplereenroll", *words)
     assert (status, code_of(body)) == (403, "identity.revoked")
 

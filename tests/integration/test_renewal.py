@@ -13,12 +13,10 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from sealift.server.adapters import ca
-from sealift.server.adapters.sqlite import SqliteStore
 from sealift.server.app import SystemClock
-from sealift.server.ports import Certificate
 from tests.integration.server_process import RunningServer, made, sealift
 
 AGENT = [sys.executable, "-I", "-m", "sealift.agent"]
@@ -71,36 +69,12 @@ class Device:
 
     def _age(self, days: int) -> None:
         """Its certificate is one of that day, on its disk and in the server's books."""
-        keys, public = (self.server.directory / name for name in ("keys", "public"))
-        authority = ca.DeviceAuthority(
-            ca.read_certificate((public / "device-ca.pem").read_bytes()),
-            ca.read_key((keys / "device-ca.pem").read_bytes()),
-        )
         key = load_pem_private_key((self.home / "device.key").read_bytes(), None)
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, self.name)])
         builder = x509.CertificateSigningRequestBuilder().subject_name(name)
-        from cryptography.hazmat.primitives.hashes import SHA256
-        from cryptography.hazmat.primitives.serialization import Encoding
-
         request = builder.sign(key, SHA256()).public_bytes(Encoding.PEM)  # type: ignore[arg-type]
-        then = SystemClock().now() - timedelta(days=days)
-        issued = authority.issue(self.name, request, then)
-        store = SqliteStore(self.server.directory / "sealift.db")
-        with store.begin() as session:
-            session.devices.save_certificate(
-                Certificate(
-                    issued.sha256,
-                    self.name,
-                    issued.serial,
-                    issued.not_before,
-                    issued.not_after,
-                    None,
-                    issued.pem,
-                    issued.key_sha256,
-                )
-            )
-        store.close()
-        (self.home / "device.pem").write_text(issued.pem)
+        pem = self.server.reissue(self.name, request, days)
+        (self.home / "device.pem").write_text(pem)
 
     @property
     def state(self) -> Path:
