@@ -170,7 +170,7 @@ def test_D4_copy_then_remove_loses_it_nowhere(board: Board, copied: Recording) -
         assert verdict.release == "os-2.img", (state.name, verdict)
 
 
-def test_D4_sync_and_syncfs_of_vfat_flush_no_drive_cache(
+def test_D4_sync_of_vfat_flushes_no_drive_cache(
     board: Board, synced: Recording
 ) -> None:
     """What renamed the file is durable only after an fsync of the file itself.
