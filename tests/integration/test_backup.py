@@ -78,7 +78,7 @@ def leaves(directory: Path) -> list[dict[str, Any]]:
 def test_a_restored_server_serves_its_devices(
     server: RunningServer, here: Path, kept: Path, secret: Path
 ) -> None:
-    """The same authority, releases, devices; a new token; newer Director metadata."""
+    """The same authority, releases, devices; a new token; no older Director metadata."""
     target = here / "again"
     done = restore(kept, target, secret)
     assert done.returncode == 0, done.stderr
@@ -93,7 +93,7 @@ def test_a_restored_server_serves_its_devices(
             assert [d["id"] for d in operator.devices()] == ["dev-0001"]
             assert [r["version"] for r in operator.releases()] == ["1.0.0"]
         after = RunningServerCaller(again, here).timestamp()
-        assert after["signed"]["version"] > before["signed"]["version"] - 1
+        assert after["signed"]["version"] >= before["signed"]["version"]
         device.server = again
         answer, _ = device.ask("/director/metadata/timestamp.json")
         assert answer.status == 401  # this one has to be enrolled again

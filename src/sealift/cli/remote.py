@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
     from sealift.client.api import Operator
 
-__all__ = ["CaFile", "ProfileFile", "Server", "TokenFile", "save_profile", "session"]
+__all__ = [
+    "CaFile",
+    "ProfileFile",
+    "Server",
+    "TokenFile",
+    "save_profile",
+    "session",
+    "write_secret",
+]
 
 FILE_BYTES_MAX = 64 * 1024
 TOKEN_CHARACTERS_MAX = 512
@@ -95,6 +103,15 @@ def save_profile(path: Path, *, server: str, ca: Path, token: str) -> None:
     """
     lines = {"server": server, "ca": str(ca.absolute()), "token": token}
     text = "".join(f"{name} = {_quoted(value)}\n" for name, value in lines.items())
+    write_secret(path, text)
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a new file that nobody else can read.
+
+    Raises:
+        InvalidConfigError: it exists or cannot be written.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,7 +57,13 @@ def create(
         made = operator.create_token(name, role, days)
     found: dict[str, object] = {**made["token"], "secret": made["secret"]}
     if out is not None:
-        _keep(out, made["secret"])
+        try:
+            remote.write_secret(out, made["secret"] + "\n")
+        except InvalidConfigError as error:
+            raise InvalidConfigError(
+                error.message,
+                hint=f"the token was made and is lost: sealift token revoke {name}",
+            ) from error
         found["secret"] = None
         found["file"] = str(out)
 
@@ -146,20 +151,3 @@ def _facts(token: Token) -> dict[str, str]:
         "ends": token["expires_at"] or "never",
         "revoked": token["revoked_at"] or "",
     }
-
-
-def _keep(path: Path, secret: str) -> None:
-    """Write a new file that nobody else can read.
-
-    Raises:
-        InvalidConfigError: it cannot be written; the token was made all the same.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(secret + "\n")
-    except OSError as error:
-        raise InvalidConfigError(
-            f"{path} cannot be written: {error.strerror}",
-            hint="the token was made and is lost: revoke it, and make another one",
-        ) from error

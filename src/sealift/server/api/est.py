@@ -114,10 +114,9 @@ def _decoded(body: bytes) -> bytes:
     Raises:
         InvalidInputError: it is not.
     """
-    lines = [line for line in body.split() if b"-----" not in line]
-    kept = [line for line in lines if line not in {b"CERTIFICATE", b"REQUEST", b"NEW"}]
+    kept = b"".join(line for line in body.splitlines() if b"-----" not in line)
     try:
-        found = base64.b64decode(b"".join(kept), validate=True)
+        found = base64.b64decode(b"".join(kept.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidInputError("the body is not base64") from error
     if not found:
